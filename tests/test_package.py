@@ -1,0 +1,107 @@
+"""What is written by hand, what is generated from it, and what is promised about both, stay together."""
+
+import filecmp
+import re
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+AWAY = shutil.ignore_patterns(".git", ".venv", "_proc", "_docs", "runs", "build", "dist", "*.egg-info", "__pycache__")
+
+
+def call(*command: str | Path, cwd: Path) -> str:
+    """Run a command and return what it printed; a failing one shows all of it."""
+    done = subprocess.run([*map(str, command)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the checkout to work in."""
+    return shutil.copytree(ROOT, tmp_path / "copy", symlinks=True, ignore=AWAY)
+
+
+def modules(package: Path) -> set[Path]:
+    """The Python files of a package, relative to it."""
+    return {path.relative_to(package) for path in package.rglob("*.py")}
+
+
+def test_the_package_is_what_the_notebooks_export(copy):
+    """nbdev_export never deletes, so the copy starts without any module."""
+    for path in (copy / "hepinf").rglob("*.py"):
+        path.unlink()
+    call(BIN / "nbdev_export", cwd=copy)
+    assert modules(copy / "hepinf") == modules(ROOT / "hepinf")
+    _, differ, errors = filecmp.cmpfiles(copy / "hepinf", ROOT / "hepinf", modules(ROOT / "hepinf"), shallow=False)
+    assert (differ, errors) == ([], []), "run nbdev_export"
+
+
+def test_the_notebooks_are_clean(copy):
+    notebooks = sorted(path.relative_to(copy) for path in (copy / "nbs").rglob("*.ipynb"))
+    call(BIN / "nbdev_clean", cwd=copy)
+    _, differ, errors = filecmp.cmpfiles(copy, ROOT, notebooks, shallow=False)
+    assert (differ, errors) == ([], []), "run nbdev_clean"
+
+
+def test_the_readme_is_the_index(copy, tmp_path):
+    call("make", "-s", "readme", f"BIN={BIN}", f"OUT={tmp_path}", cwd=copy)
+    assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "run make readme"
+    for image in re.findall(r"!\[.*?\]\((?!http)(.*?)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / image).is_file(), f"{image} is shown by the README but is not there"
+
+
+def test_imports_point_downwards():
+    call(BIN / "lint-imports", "--no-cache", cwd=ROOT)
+
+
+def pages(entries: list) -> list[str]:
+    """The pages of a sidebar, from top to bottom."""
+    return [page for e in entries for page in (pages(e["contents"]) if isinstance(e, dict) else [e])]
+
+
+def test_the_sidebar_lists_every_notebook_once():
+    sidebar = pages(yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"])
+    there = sorted(str(path.relative_to(ROOT / "nbs")) for path in (ROOT / "nbs").rglob("*.ipynb"))
+    assert sorted(sidebar) == [name for name in there if ".ipynb_checkpoints" not in name]
+    assert (ROOT / "nbs/_quarto.yml").resolve() == ROOT / "_quarto.yml"
+
+
+def test_the_documentation_processes(copy):
+    code = "from nbdev.quarto import refresh_quarto_yml as refresh; from nbdev.serve import proc_nbs as process;"
+    code += "refresh(); process(n_workers=2, force=True)"
+    call(sys.executable, "-c", code, cwd=copy)
+    call(BIN / "smalldocs", "render", "_proc", cwd=copy)
+    sidebar = pages(yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"])
+    site = copy / "_proc" / "_docs"
+    missing = [page for page in sidebar if not (site / page).with_suffix(".html").is_file()]
+    assert missing == []
+
+
+def test_versions_agree():
+    import hepinf
+
+    settings = ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    version = settings["DEFAULT"]["version"]
+    assert hepinf.__version__ == version
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_direct_requirement_is_pinned_for_the_reference_runs():
+    settings = ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    wanted = " ".join(value for key, value in settings["DEFAULT"].items() if key.endswith("requirements"))
+    names = {re.match(r"[\w-]+", item)[0].lower() for item in wanted.split()}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0].lower() for line in lines if "==" in line and not line.startswith("#")}
+    assert names <= pinned, names - pinned
+    assert not [line for line in lines if "+" in line], "a local version such as +cpu exists in no package index"
