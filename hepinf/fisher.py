@@ -43,7 +43,9 @@ def variance(information: Float[Tensor, "*batch parameters parameters"], poi: in
     return torch.where(healthy, value, math.nan)
 
 # %% ../nbs/20_fisher.ipynb #model
-def information(model: BinnedModel, theta: Float[Tensor, " parameters"] | None = None) -> Float[Tensor, "parameters parameters"]:
+def information(
+    model: BinnedModel, theta: Float[Tensor, " parameters"] | None = None
+) -> Float[Tensor, "parameters parameters"]:
     "Asimov information of a binned model at `theta` (default: its nominal point), constraints included."
     theta = model.nominal if theta is None else theta
     nu = model.expected(theta)
@@ -51,8 +53,14 @@ def information(model: BinnedModel, theta: Float[Tensor, " parameters"] | None =
     useful = nu > 0
     if bool((derivatives[:, ~useful] != 0).any()):
         bin = int((~useful & (derivatives != 0).any(0)).nonzero()[0])
-        raise ValueError(f"bin {bin} expects {float(nu[bin]):.3g} events but depends on the parameters: its information is infinite")
-    prior = torch.tensor([p.constraint.information if p.constraint else 0.0 for p in model.parameters], dtype=torch.float64, device=nu.device)
+        raise ValueError(
+            f"bin {bin} expects {float(nu[bin]):.3g} events but depends on the parameters: its information is infinite"
+        )
+    prior = torch.tensor(
+        [p.constraint.information if p.constraint else 0.0 for p in model.parameters],
+        dtype=torch.float64,
+        device=nu.device,
+    )
     return information_matrix(derivatives[:, useful], nu[useful], prior)
 
 
@@ -62,14 +70,17 @@ def uncertainty(model: BinnedModel, poi: str, theta: Float[Tensor, " parameters"
     sigma = math.sqrt(value) if (value := float(variance(matrix, model.index(poi)))) == value else math.inf
     if math.isfinite(sigma):
         return sigma, ""
-    live, free = int((model.expected(model.nominal if theta is None else theta) > 0).sum()), len(model.parameters) - len(model.constrained)
+    live, free = (
+        int((model.expected(model.nominal if theta is None else theta) > 0).sum()),
+        len(model.parameters) - len(model.constrained),
+    )
     return sigma, f"singular information: {live} live bins for {free} unconstrained parameters {model.parameter_names}"
 
 # %% ../nbs/20_fisher.ipynb #tangents
 def tangent_response(
     shifts: Callable,  # background events (n, features) -> dx/dtheta (shapes, n, features)
 ) -> Callable:
-    "Response `(network, background, T) -> (n_b, d n_b / d theta)` by forward tangents: the exact derivative on the sample."
+    "Response `(network, background, T) -> (n_b, d n_b / d theta)` by forward tangents, exact on the sample."
 
     def response(network: Callable, background: Float[Tensor, "n features"], temperature: float):
         outputs, tangents = push_forward(network, background, shifts(background))
@@ -97,7 +108,7 @@ def paired_response(
 
 # %% ../nbs/20_fisher.ipynb #inferno
 class InfernoLoss:
-    "Expected variance of the signal rate from softmax bins: `loss(network, batch, fraction)` for `hepinf.training.train`."
+    "Expected variance of the signal rate from softmax bins, as a loss for `hepinf.training.train`."
 
     def __init__(
         self,
@@ -106,32 +117,39 @@ class InfernoLoss:
         prior: Float[Tensor, " parameters"],  # 1 / sd^2 in the order s, shapes, and b if it floats
         response: Callable | None = None,  # from `tangent_response` or `paired_response`; None: no shape nuisance
         temperature: Callable[[float], float] = lambda fraction: 0.1,  # T as a function of the trained fraction
+        spread: Callable[[float], float] = lambda fraction: 0.0,  # weight of the entropy bonus, likewise
         log: bool = True,  # log U instead of U
     ):
-        self.signal, self.background, self.prior = signal, background, prior
-        self.response, self.temperature, self.log = response, temperature, log
+        self.signal, self.background, self.prior, self.response = signal, background, prior, response
+        self.temperature, self.spread, self.log = temperature, spread, log
+
+    def templates(self, network: Callable, signal: Tensor, background: Tensor, temperature: float):
+        "Soft unit-normalised templates `n_s`, `n_b` (bins,) and the slopes of `n_b` (shapes, bins), float64."
+        n_signal = softmax_bins(network(signal), temperature).double().mean(0)
+        if self.response is None:
+            n_background = softmax_bins(network(background), temperature).double().mean(0)
+            return n_signal, n_background, n_background.new_zeros(0, len(n_background))
+        return n_signal, *self.response(network, background, temperature)
 
     def information(
         self,
-        network: Callable,
-        signal: Float[Tensor, "n_s features"],
-        background: Float[Tensor, "n_b features"],
-        temperature: float,
+        n_signal: Float[Tensor, " bins"],
+        n_background: Float[Tensor, " bins"],
+        slopes: Float[Tensor, "shapes bins"],
     ) -> Float[Tensor, "parameters parameters"]:
-        "Information of (s, shapes..., b) in soft bins; the rate b is included if `prior` has a place for it."
-        n_signal = softmax_bins(network(signal), temperature).double().mean(0)
-        if self.response is None:
-            n_background, slopes = softmax_bins(network(background), temperature).double().mean(0), ()
-        else:
-            n_background, slopes = self.response(network, background, temperature)
-        rows = [n_signal, *(self.background * slope for slope in slopes)]
-        rows += [n_background] if len(self.prior) == len(rows) + 1 else []
+        "Information of (s, shapes..., b) from unit-normalised templates; b is included if `prior` has a place for it."
+        rows = torch.cat([n_signal[None], self.background * slopes])
+        if len(self.prior) == len(rows) + 1:
+            rows = torch.cat([rows, n_background[None]])
         if len(self.prior) != len(rows):
             raise ValueError(f"prior has {len(self.prior)} entries for s, {len(slopes)} shapes and at most one b")
         expected = self.signal * n_signal + self.background * n_background
-        return information_matrix(torch.stack(rows), expected, self.prior.to(expected.device), floor=1e-9)
+        return information_matrix(rows, expected, self.prior.to(expected.device), floor=1e-12)
 
     def __call__(self, network: Callable, batch: dict[str, Tensor], fraction: float) -> Float[Tensor, ""]:
         "The loss of one batch, a dictionary with `signal` and `background` events."
-        matrix = self.information(network, batch["signal"], batch["background"], self.temperature(fraction))
-        return variance(matrix).log() if self.log else variance(matrix)
+        templates = self.templates(network, batch["signal"], batch["background"], self.temperature(fraction))
+        value = variance(self.information(*templates))
+        occupancy = (templates[0] + templates[1]) / 2
+        entropy = -(occupancy * (occupancy + 1e-9).log()).sum()
+        return (value.log() if self.log else value) - self.spread(fraction) * entropy

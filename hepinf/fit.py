@@ -48,7 +48,9 @@ def _derivatives(log_prob: Callable, theta: Tensor, free: list[int]) -> tuple[Te
         value = log_prob(theta)
         (gradient,) = torch.autograd.grad(value.sum(), theta, create_graph=True)
         gradient = gradient[:, free]
-        columns = [torch.autograd.grad(gradient[:, k].sum(), theta, retain_graph=True)[0][:, free] for k in range(len(free))]
+        columns = [
+            torch.autograd.grad(gradient[:, k].sum(), theta, retain_graph=True)[0][:, free] for k in range(len(free))
+        ]
     return value.detach(), gradient.detach(), torch.stack(columns, -1)
 
 # %% ../nbs/11_fit.ipynb #fit
@@ -91,7 +93,11 @@ def maximum_likelihood(
     covariance[:, torch.tensor(free)[:, None], torch.tensor(free)] = inverse
     shape = start.shape[:-1]
     return FitResult(
-        theta.reshape(start.shape), value.reshape(shape), (edm < tolerance).reshape(shape), edm.reshape(shape), covariance.reshape(*start.shape, size)
+        theta.reshape(start.shape),
+        value.reshape(shape),
+        (edm < tolerance).reshape(shape),
+        edm.reshape(shape),
+        covariance.reshape(*start.shape, size),
     )
 
 

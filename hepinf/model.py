@@ -6,7 +6,6 @@
 __all__ = ['FREE_STEPS', 'Parameter', 'Variation', 'Process', 'BinnedModel', 'to_workspace']
 
 # %% ../nbs/10_model.ipynb #imports
-import difflib
 import math
 from dataclasses import dataclass, field
 
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .histogram import require_finite
+from .checks import nearest, require_finite
 from .morphing import linear_response, quadratic_response
 from .priors import Normal
 
@@ -62,16 +61,17 @@ def _check(processes: list[Process], parameters: list[Parameter]) -> None:
     zero = {p.name for p in parameters if p.nominal == 0}
     for process in processes:
         if process.rate in zero:
-            raise ValueError(f"process {process.name!r}: its rate {process.rate!r} has nominal value 0, so value / nominal is undefined")
+            raise ValueError(f"process {process.name!r}: the nominal value of its rate {process.rate!r} is 0")
         templates = {"template": process.template}
         for parameter, variation in process.variations.items():
             templates |= {f"{parameter} down": variation.down, f"{parameter} up": variation.up}
             if not variation.step > 0:
-                raise ValueError(f"process {process.name!r}, variation {parameter!r}: step must be positive, got {variation.step}")
+                raise ValueError(
+                    f"process {process.name!r}, variation {parameter!r}: step must be positive, got {variation.step}"
+                )
         for wanted in (*process.variations, *([process.rate] if process.rate else [])):
             if wanted not in names:
-                near = difflib.get_close_matches(wanted, names, 1)
-                raise ValueError(f"process {process.name!r}: unknown parameter {wanted!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+                raise ValueError(f"process {process.name!r}: {nearest('parameter', wanted, names)}")
         for label, template in templates.items():
             where = f"process {process.name!r}, {label}"
             if len(template) != bins:
@@ -80,7 +80,9 @@ def _check(processes: list[Process], parameters: list[Parameter]) -> None:
         negative = (process.template < 0).nonzero()
         if len(negative):
             bin = int(negative[0])
-            raise ValueError(f"process {process.name!r}: negative expected yield {float(process.template[bin]):.4g} in bin {bin}")
+            raise ValueError(
+                f"process {process.name!r}: negative expected yield {float(process.template[bin]):.4g} in bin {bin}"
+            )
 
 # %% ../nbs/10_model.ipynb #class
 class BinnedModel:
@@ -89,7 +91,7 @@ class BinnedModel:
     def __init__(self, processes: list[Process], parameters: list[Parameter], response: str = "linear"):
         responses = {"linear": linear_response, "quadratic": quadratic_response}
         if response not in responses:
-            raise ValueError(f"unknown response {response!r}; choose one of {', '.join(responses)}")
+            raise ValueError(nearest("response", response, responses))
         if not processes:
             raise ValueError("a model needs at least one process")
         _check(processes, parameters)
@@ -100,7 +102,10 @@ class BinnedModel:
         self.device = templates.device
         self.nominal = torch.tensor([p.nominal for p in parameters], dtype=torch.float64, device=self.device)
         names = self.parameter_names
-        self._rated = [(i, names.index(p.rate)) for i, p in enumerate(processes) if p.rate]
+        # position of each process's rate parameter; the last place is a factor of 1 for those without one
+        rates = [names.index(p.rate) if p.rate else len(names) for p in processes]
+        self._rate = torch.tensor(rates, dtype=torch.int64, device=self.device)
+        self._rate_scale = torch.where(self.nominal == 0, 1.0, self.nominal)
         shapes = [(i, names.index(name), v) for i, p in enumerate(processes) for name, v in p.variations.items()]
         self._shape_process = torch.tensor([i for i, _, _ in shapes], dtype=torch.int64, device=self.device)
         self._shape_parameter = torch.tensor([j for _, j, _ in shapes], dtype=torch.int64, device=self.device)
@@ -113,10 +118,9 @@ class BinnedModel:
         self._aux_sd = self.nominal.new_tensor([parameters[j].constraint.sd for j in self.constrained])
 
     def index(self, name: str) -> int:
-        "Position of a parameter; raises `KeyError` with the nearest name."
+        "Position of a parameter; raises `ValueError` with the nearest name."
         if name not in self.parameter_names:
-            near = difflib.get_close_matches(name, self.parameter_names, 1)
-            raise KeyError(f"unknown parameter {name!r}" + (f"; did you mean {near[0]!r}?" if near else f"; there are {self.parameter_names}"))
+            raise ValueError(nearest("parameter", name, self.parameter_names))
         return self.parameter_names.index(name)
 
     def point(self, **values: float) -> Float[Tensor, " parameters"]:
@@ -129,22 +133,22 @@ class BinnedModel:
     def expected(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
         "Expected events per bin."
         if theta.shape[-1] != len(self.parameters):
-            raise ValueError(f"theta has {theta.shape[-1]} parameters, the model {len(self.parameters)}: {self.parameter_names}")
+            raise ValueError(
+                f"theta has {theta.shape[-1]} parameters, the model {len(self.parameters)}: {self.parameter_names}"
+            )
         j, i = self._shape_parameter, self._shape_process
         alpha = ((theta[..., j] - self.nominal[j]) / self._step)[..., None]
         change = self.response(alpha, self._down, self.templates[i], self._up)  # (..., shapes, bins)
         shape = self.templates + change.new_zeros(*theta.shape[:-1], *self.templates.shape).index_add(-2, i, change)
-        rate = torch.ones(*theta.shape[:-1], len(self.processes), dtype=torch.float64, device=self.device)
-        for process, parameter in self._rated:
-            factor = theta[..., parameter] / self.nominal[parameter]
-            rate = rate * torch.where(torch.arange(len(self.processes), device=self.device) == process, factor[..., None], 1.0)
+        factors = torch.cat([theta / self._rate_scale, torch.ones_like(theta[..., :1])], -1)
+        rate = factors[..., self._rate]
         return (rate[..., None, :] @ shape)[..., 0, :]
 
     def log_prob(
         self,
         theta: Float[Tensor, "*batch parameters"],
         counts: Float[Tensor, "*#batch bins"],  # observed, or real-valued Asimov counts
-        auxdata: Float[Tensor, "*#batch constraints"] | None = None,  # measured constraint means; None: their nominal values
+        auxdata: Float[Tensor, "*#batch constraints"] | None = None,  # measured means; None: their nominal values
     ) -> Float[Tensor, "*batch"]:
         "Log-likelihood, all constants included; minus infinity where an expected yield is negative."
         nu = self.expected(theta)
@@ -165,7 +169,9 @@ class BinnedModel:
         if bool((nu < 0).any()):
             bin = int((nu < 0).nonzero()[0][-1])
             raise ValueError(f"negative expected yield in bin {bin}: this point has no toys")
-        noise = torch.randn(*theta.shape[:-1], len(self.constrained), generator=generator, dtype=torch.float64, device=self.device)
+        noise = torch.randn(
+            *theta.shape[:-1], len(self.constrained), generator=generator, dtype=torch.float64, device=self.device
+        )
         return torch.poisson(nu, generator=generator), theta[..., self.constrained] + noise * self._aux_sd
 
 # %% ../nbs/10_model.ipynb #workspace
@@ -182,10 +188,16 @@ def to_workspace(
     by_name = {p.name: p for p in model.parameters}
     rates = {p.rate for p in model.processes if p.rate}
     if poi not in rates or by_name[poi].constraint:
-        raise ValueError(f"poi {poi!r} must be an unconstrained rate parameter; there are {sorted(r for r in rates if not by_name[r].constraint)}")
+        raise ValueError(
+            f"poi {poi!r} must be an unconstrained rate parameter; "
+            f"there are {sorted(r for r in rates if not by_name[r].constraint)}"
+        )
     for parameter in model.parameters:
         if parameter.constraint and parameter.constraint.mean != parameter.nominal:
-            raise ValueError(f"parameter {parameter.name!r}: its constraint is centred at {parameter.constraint.mean}, not at the nominal {parameter.nominal}")
+            raise ValueError(
+                f"parameter {parameter.name!r}: its constraint is centred at {parameter.constraint.mean}, "
+                f"not at the nominal {parameter.nominal}"
+            )
     samples, settings = [], []
     for process in model.processes:
         template, modifiers, per_unit = process.template.double(), [], 1.0
@@ -193,11 +205,16 @@ def to_workspace(
             parameter = by_name[process.rate]
             if parameter.constraint:
                 relative = parameter.constraint.sd / parameter.nominal
-                modifiers.append({"name": parameter.name, "type": "normsys", "data": {"hi": 1 + relative, "lo": 1 - relative}})
+                modifiers.append(
+                    {"name": parameter.name, "type": "normsys", "data": {"hi": 1 + relative, "lo": 1 - relative}}
+                )
             else:
                 per_unit = 1.0 / parameter.nominal
                 modifiers.append({"name": parameter.name, "type": "normfactor", "data": None})
-                bounds = [max(parameter.bounds[0], -10 * abs(parameter.nominal)), min(parameter.bounds[1], 10 * abs(parameter.nominal))]
+                bounds = [
+                    max(parameter.bounds[0], -10 * abs(parameter.nominal)),
+                    min(parameter.bounds[1], 10 * abs(parameter.nominal)),
+                ]
                 setting = {"name": parameter.name, "inits": [parameter.nominal], "bounds": [bounds]}
                 settings += [] if setting in settings else [setting]  # one rate may scale several processes
         for name, variation in process.variations.items():

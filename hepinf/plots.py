@@ -45,13 +45,21 @@ def plot_templates(
     background: ArrayLike,  # (bins,)
     variations: dict[str, tuple[ArrayLike, ArrayLike]],  # label -> background (down, up), each (bins,)
 ) -> Figure:
-    "Signal and background per bin, sorted by signal fraction, above the relative change of the background under each variation."
+    "Signal and background per bin, by signal fraction, above the change of the background under each variation."
     signal, background = np.asarray(signal, float), np.asarray(background, float)
     order = np.argsort(signal / np.maximum(signal + background, 1e-300))
     edges = np.arange(len(signal) + 1) + 0.5
     fig, (top, low) = plt.subplots(2, 1, figsize=(5.6, 5), sharex=True, height_ratios=[2, 1.3])
     top.stairs(background[order], edges, fill=True, color="0.82", label="background")
-    top.stairs((signal + background)[order], edges, baseline=background[order], fill=True, color="C3", alpha=0.8, label="signal on top")
+    top.stairs(
+        (signal + background)[order],
+        edges,
+        baseline=background[order],
+        fill=True,
+        color="C3",
+        alpha=0.8,
+        label="signal on top",
+    )
     top.stairs(signal[order], edges, color="C3", ls="--", label="signal alone")
     top.set(ylabel="expected events", yscale="log")
     top.legend()
@@ -76,7 +84,13 @@ def plot_curves(ax: Axes, curves: ArrayLike, label: str = "", levels: dict[str, 
     ax.set_xlabel("epoch")
 
 # %% ../nbs/35_plots.ipynb #profile
-def plot_profile(ax: Axes, values: ArrayLike, profiles: dict[str, ArrayLike], parabolas: dict[str, tuple[float, float]] | None = None, name: str = "") -> None:
+def plot_profile(
+    ax: Axes,
+    values: ArrayLike,
+    profiles: dict[str, ArrayLike],
+    parabolas: dict[str, tuple[float, float]] | None = None,
+    name: str = "",
+) -> None:
     "`-2 delta log L` over `values`, one line per profile, with parabolas given as (centre, standard deviation)."
     values = np.asarray(values, float)
     for k, (label, profile) in enumerate(profiles.items()):
@@ -99,16 +113,35 @@ def plot_published(
     xlabel: str = "",
 ) -> Figure:
     "One panel per column: published and reproduced value of every row, with intervals."
-    fig, axes = plt.subplots(1, len(columns), figsize=(2.3 * len(columns) + 1, 0.38 * len(rows) + 1.1), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(columns), figsize=(2.3 * len(columns) + 1, 0.38 * len(rows) + 1.1), sharey=True, squeeze=False
+    )
     y = np.arange(len(rows))[::-1]
     for c, (ax, column) in enumerate(zip(axes[0], columns)):
         for r in range(len(rows)):
             if published[r][c]:
                 value, low, high = published[r][c]
-                ax.errorbar(value, y[r] + 0.15, xerr=[[value - low], [high - value]], fmt="o", mfc="w", color="0.45", ms=5, label="published" if r == 0 else None)
+                ax.errorbar(
+                    value,
+                    y[r] + 0.15,
+                    xerr=[[value - low], [high - value]],
+                    fmt="o",
+                    mfc="w",
+                    color="0.45",
+                    ms=5,
+                    label="published" if r == 0 else None,
+                )
             if len(here[r][c]):
                 value, low, high = median_band(here[r][c])
-                ax.errorbar(value, y[r] - 0.15, xerr=[[value - low], [high - value]], fmt="o", color="C0", ms=5, label="here" if r == 0 else None)
+                ax.errorbar(
+                    value,
+                    y[r] - 0.15,
+                    xerr=[[value - low], [high - value]],
+                    fmt="o",
+                    color="C0",
+                    ms=5,
+                    label="here" if r == 0 else None,
+                )
         if limits is not None:
             ax.axvline(limits[c], color="C2", lw=1.2, label="limit")
         ax.set_title(column, fontsize=10)

@@ -7,7 +7,6 @@ __all__ = ['efficient_direction', 'efficient_score', 'lloyd_max', 'Partition', '
 
 # %% ../nbs/21_score.ipynb #imports
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,12 +118,19 @@ def best_partition(
         return (cells[:-1] / cells[-1]) @ cells[:-1].mT + constraint
 
     def sigma(edges: np.ndarray) -> float:
-        value = float(torch.linalg.inv_ex(binned(torch.as_tensor(edges, device=density.device).sort().values))[0][poi, poi])
+        value = float(
+            torch.linalg.inv_ex(binned(torch.as_tensor(edges, device=density.device).sort().values))[0][poi, poi]
+        )
         return math.sqrt(value) if value > 0 else math.inf
 
     start = lloyd_max(score, weight, bins)
     bound = float(u @ binned(start) @ u) ** -0.5
     simplex = start.cpu().numpy() * (1 + 0.02 * np.vstack([np.zeros(bins - 1), np.eye(bins - 1)]))
-    found = minimize(sigma, start.cpu().numpy(), method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 2000, "xatol": 1e-9, "fatol": 1e-9})
+    found = minimize(
+        sigma,
+        start.cpu().numpy(),
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "maxfev": 2000, "xatol": 1e-9, "fatol": 1e-9},
+    )
     edges = torch.as_tensor(np.sort(found.x), device=density.device)
     return Partition(edges, torch.bucketize(score, edges), float(found.fun), bound)

@@ -7,19 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hepinf.experiment import (
-    Run,
-    RunError,
-    UsageError,
-    check,
-    literal,
-    matched,
-    papers,
-    parameters_of,
-    read_result,
-    results_table,
-    store,
-)
+from hepinf.experiment import RunError, check, literal, matched, papers, store
+from hepinf.record import Run, UsageError, parameters_of, read_result, results_table
 
 
 @pytest.fixture
@@ -91,6 +80,19 @@ def test_a_figure_is_saved_once_under_a_plain_name(run):
     for name in ("map", "../map", ""):
         with pytest.raises(ValueError, match="a new name"):
             run.figure(Figure(), name)
+
+
+def test_an_artefact_is_strict_json_under_a_plain_name(run, tiny):
+    run.artefact("workspace.json", {"channels": []})
+    assert json.loads((run.output / "workspace.json").read_text()) == {"channels": []}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.artefact("workspace.json", {"channels": [math.nan]})
+    for name in ("../x.json", "/x.json", ".json", "result.json", "notebook.ipynb", ""):
+        with pytest.raises(ValueError, match="a plain file name"):
+            run.artefact(name, {})
+    assert [path.name for path in run.output.iterdir()] == ["workspace.json"]
+    Run("tiny", parameters_of(tiny)).artefact("elsewhere.json", {})
+    assert not list(tiny.parent.parent.rglob("elsewhere.json")), "without output nothing is written"
 
 
 def test_the_table_shows_only_filled_columns_and_gives_reasons(run):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hepinf.experiment import matched, papers, parameters_of
+from hepinf.experiment import matched, papers
+from hepinf.record import parameters_of
 
 PAPERS = [pytest.param(paper, id=paper.name) for paper in papers().values()]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hepinf.experiment import read_result
+from hepinf.record import read_result
 
 ROOT = Path(__file__).resolve().parent.parent
 AWAY = shutil.ignore_patterns(".git", ".venv", "_proc", "_docs", "runs", "build", "dist", "*.egg-info", "__pycache__")

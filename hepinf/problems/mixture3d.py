@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..checks import require_finite
 from ..fisher import uncertainty, variance
-from ..histogram import hard_counts, require_finite
+from ..histogram import hard_counts
 from ..model import BinnedModel, Parameter, Process, Variation
 from ..priors import Normal
 from ..score import Partition, best_partition
@@ -80,11 +81,15 @@ def _sample(events: int, generator: torch.Generator, mean: Tensor, sd: Tensor, r
     return torch.cat([plane, height], 1)
 
 # %% ../../nbs/30_mixture3d.ipynb #shift
-def shift_background(background: Float[Tensor, "events 3"], r: float = 0.0, rate: float = 3.0) -> Float[Tensor, "events 3"]:
+def shift_background(
+    background: Float[Tensor, "events 3"], r: float = 0.0, rate: float = 3.0
+) -> Float[Tensor, "events 3"]:
     "Nominal background events moved to the point (r, lambda = rate)."
     if not rate > 0:
         raise ValueError(f"lambda must be positive, got {rate}")
-    return background * background.new_tensor([1.0, 1.0, NOMINAL["lambda"] / rate]) + background.new_tensor([r, 0.0, 0.0])
+    return background * background.new_tensor([1.0, 1.0, NOMINAL["lambda"] / rate]) + background.new_tensor(
+        [r, 0.0, 0.0]
+    )
 
 
 def shift_tangents(background: Float[Tensor, "events 3"], shapes: tuple[str, ...]) -> Float[Tensor, "shapes events 3"]:
@@ -92,6 +97,7 @@ def shift_tangents(background: Float[Tensor, "events 3"], shapes: tuple[str, ...
     per_event = background * background.new_tensor([0.0, 0.0, -1 / NOMINAL["lambda"]])
     known = {"r": background.new_tensor([1.0, 0.0, 0.0]).expand_as(background), "lambda": per_event}
     return torch.stack([known[name] for name in shapes]) if shapes else background.new_zeros(0, *background.shape)
+
 
 def shift_pairs(background: Float[Tensor, "n 3"], steps: dict[str, float]) -> Float[Tensor, "shapes 2 n 3"]:
     "Nominal background events moved down and up by `steps[name]` in each named shape parameter."
@@ -123,7 +129,9 @@ def intensity(
     return s * f_s + b * f_b, derivatives
 
 # %% ../../nbs/30_mixture3d.ipynb #grid
-def grid(n: int, mirror: bool = True, device: str | torch.device = "cpu") -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
+def grid(
+    n: int, mirror: bool = True, device: str | torch.device = "cpu"
+) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
     "Quadrature points and weights, `n` per axis; with `mirror` only x1 >= 0, its weights doubled."
     x0, h0 = np.linspace(-14.0, 18.0, n, retstep=True)
     x1, h1 = np.linspace(0.0 if mirror else -24.0, 24.0, n // 2 + 1 if mirror else n, retstep=True)
@@ -139,7 +147,7 @@ def grid(n: int, mirror: bool = True, device: str | torch.device = "cpu") -> tup
 
 # %% ../../nbs/30_mixture3d.ipynb #analytical
 def unbinned_information(n: int = 100, r: float = 0.0, rate: float = 3.0) -> Float[Tensor, "4 4"]:
-    "Information in (s, r, lambda, b) of the extended unbinned likelihood at (r, lambda), without constraints; `n` points per axis."
+    "Information in (s, r, lambda, b) of the extended unbinned likelihood at (r, lambda), without constraints."
     x, w = grid(n)
     nu, derivatives = intensity(x, r, rate)
     return (derivatives * (w / nu.clamp_min(1e-300))) @ derivatives.mT
@@ -156,13 +164,18 @@ class Templates:
     centre: dict[str, float]  # values of r and lambda in the middle
 
     def model(self, benchmark: Benchmark, response: str = "linear") -> BinnedModel:
-        "The binned likelihood of a benchmark; bins without expected signal or without background are dropped, as in the paper."
+        "The binned likelihood of a benchmark; bins without signal or background are dropped (the paper's rule)."
         live = (self.signal > 0) & (self.background > 0)
         s, b = NOMINAL["s"], NOMINAL["b"]
         shapes = {n: Variation(b * self.down[n][live], b * self.up[n][live], STEP[n]) for n in benchmark.shapes}
         processes = [
             Process("signal", s * self.signal[live], rate="s"),
-            Process("background", b * self.background[live], rate="b" if "b" in benchmark.floating else None, variations=shapes),
+            Process(
+                "background",
+                b * self.background[live],
+                rate="b" if "b" in benchmark.floating else None,
+                variations=shapes,
+            ),
         ]
         parameters = []
         for name in benchmark.floating:
@@ -245,7 +258,9 @@ def classifier_templates(n: int = 1000, bins: int = 10, r: float = 0.0, rate: fl
         points = {"r": (r + sign * STEP["r"], rate), "lambda": (r, rate + sign * STEP["lambda"])}
         return {name: histogram(background(a), b) for name, (a, b) in points.items()}
 
-    return Templates(histogram(signal, 2.0), histogram(background(r), rate), shifted(-1), shifted(+1), {"r": r, "lambda": rate})
+    return Templates(
+        histogram(signal, 2.0), histogram(background(r), rate), shifted(-1), shifted(+1), {"r": r, "lambda": rate}
+    )
 
 # %% ../../nbs/30_mixture3d.ipynb #partition
 def partition(benchmark: Benchmark, n: int = 150, bins: int = 10) -> tuple[Partition, Templates]:
