@@ -12,21 +12,21 @@ from torch import Tensor
 
 # %% ../nbs/02_morphing.ipynb #linear
 def linear_response(
-    alpha: Float[Tensor, "*batch 1"],  # nuisance in units of its template step
-    down: Float[Tensor, " bins"],  # template at alpha = -1
-    nominal: Float[Tensor, " bins"],  # template at alpha = 0
-    up: Float[Tensor, " bins"],  # template at alpha = +1
-) -> Float[Tensor, "*batch bins"]:
+    alpha: Float[Tensor, "*#batch 1"],  # nuisance in units of its template step
+    down: Float[Tensor, "*#batch bins"],  # template at alpha = -1
+    nominal: Float[Tensor, "*#batch bins"],  # template at alpha = 0
+    up: Float[Tensor, "*#batch bins"],  # template at alpha = +1
+) -> Float[Tensor, "*_ bins"]:
     "Change of the template, `alpha (up - down) / 2`, in units of the template."
     return alpha * (up - down) / 2
 
 # %% ../nbs/02_morphing.ipynb #quadratic
 def quadratic_response(
-    alpha: Float[Tensor, "*batch 1"],  # nuisance in units of its template step
-    down: Float[Tensor, " bins"],  # template at alpha = -1
-    nominal: Float[Tensor, " bins"],  # template at alpha = 0
-    up: Float[Tensor, " bins"],  # template at alpha = +1
-) -> Float[Tensor, "*batch bins"]:
+    alpha: Float[Tensor, "*#batch 1"],  # nuisance in units of its template step
+    down: Float[Tensor, "*#batch bins"],  # template at alpha = -1
+    nominal: Float[Tensor, "*#batch bins"],  # template at alpha = 0
+    up: Float[Tensor, "*#batch bins"],  # template at alpha = +1
+) -> Float[Tensor, "*_ bins"]:
     "Change of the template: parabola for |alpha| <= 1, its tangent outside (continuous slope)."
     a = (up + down) / 2 - nominal
     b = (up - down) / 2

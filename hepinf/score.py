@@ -124,7 +124,6 @@ def best_partition(
         return math.sqrt(value) if value > 0 else math.inf
 
     start = lloyd_max(score, weight, bins)
-    bound = float(u @ binned(start) @ u) ** -0.5
     simplex = start.cpu().numpy() * (1 + 0.02 * np.vstack([np.zeros(bins - 1), np.eye(bins - 1)]))
     found = minimize(
         sigma,
@@ -133,4 +132,6 @@ def best_partition(
         options={"initial_simplex": simplex, "maxfev": 2000, "xatol": 1e-9, "fatol": 1e-9},
     )
     edges = torch.as_tensor(np.sort(found.x), device=density.device)
+    # the largest u'Fu seen; at equal edges it is never below 1 / sigma^2, so rounding cannot turn the bound around
+    bound = max(float(u @ binned(e) @ u) for e in (start, edges)) ** -0.5
     return Partition(edges, torch.bucketize(score, edges), float(found.fun), bound)

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import torch
 from tqdm.auto import tqdm
 
-from hepinf.experiment import Run
+from hepinf.record import Run
 
 run = Run("tiny", globals())
 for _ in tqdm(range(3), desc="training"):

@@ -13,13 +13,6 @@ from hepinf.experiment import RunError, store
 from hepinf.record import read_result
 
 
-@pytest.fixture
-def tiny(tiny):
-    """The tiny paper of conftest.py, which still imports Run from where it was."""
-    tiny.write_text(tiny.read_text().replace("from hepinf.experiment import Run", "from hepinf.record import Run"))
-    return tiny
-
-
 def test_list_shows_scales_and_costs_without_loading_anything_heavy(tiny):
     code = (
         "import sys; from hepinf.cli import main; main(['list']);"

@@ -163,6 +163,18 @@ class Templates:
     up: dict[str, Float[Tensor, " bins"]]
     centre: dict[str, float]  # values of r and lambda in the middle
 
+    @classmethod
+    def around(cls, signal: Float[Tensor, " bins"], background: Callable, r: float, rate: float) -> "Templates":
+        "Templates at (r, lambda) and at the shifted points, from `background(r, lambda) -> (bins,)`."
+        shifted = {
+            sign: {
+                "r": background(r + sign * STEP["r"], rate),
+                "lambda": background(r, rate + sign * STEP["lambda"]),
+            }
+            for sign in (-1.0, 1.0)
+        }
+        return cls(signal, background(r, rate), shifted[-1.0], shifted[1.0], {"r": r, "lambda": rate})
+
     def model(self, benchmark: Benchmark, response: str = "linear") -> BinnedModel:
         "The binned likelihood of a benchmark; bins without signal or background are dropped (the paper's rule)."
         live = (self.signal > 0) & (self.background > 0)
@@ -205,13 +217,10 @@ def templates_from_events(
         index = torch.cat([summary(part) for part in events.split(100_000)])
         return hard_counts(index, bins)[0] / len(events)
 
-    def shifted(sign: float) -> dict[str, Tensor]:
-        points = {"r": (r + sign * STEP["r"], rate), "lambda": (r, rate + sign * STEP["lambda"])}
-        return {name: histogram(shift_background(background, *at)) for name, at in points.items()}
-
     with torch.no_grad():
-        nominal = histogram(shift_background(background, r, rate))
-        return Templates(histogram(signal), nominal, shifted(-1), shifted(+1), {"r": r, "lambda": rate})
+        return Templates.around(
+            histogram(signal), lambda r, rate: histogram(shift_background(background, r, rate)), r, rate
+        )
 
 # %% ../../nbs/30_mixture3d.ipynb #quad
 def templates_from_points(
@@ -227,12 +236,9 @@ def templates_from_points(
     def histogram(density: Tensor) -> Tensor:
         return hard_counts(index, bins, (density * w)[:, None])[0]
 
-    def shifted(sign: float) -> dict[str, Tensor]:
-        points = {"r": (r + sign * STEP["r"], rate), "lambda": (r, rate + sign * STEP["lambda"])}
-        return {name: histogram(background_density(x, *at)) for name, at in points.items()}
-
-    nominal = histogram(background_density(x, r, rate))
-    return Templates(histogram(signal_density(x)), nominal, shifted(-1), shifted(+1), {"r": r, "lambda": rate})
+    return Templates.around(
+        histogram(signal_density(x)), lambda r, rate: histogram(background_density(x, r, rate)), r, rate
+    )
 
 # %% ../../nbs/30_mixture3d.ipynb #classifier
 def classifier_templates(n: int = 1000, bins: int = 10, r: float = 0.0, rate: float = 3.0) -> Templates:
@@ -254,13 +260,7 @@ def classifier_templates(n: int = 1000, bins: int = 10, r: float = 0.0, rate: fl
         total = (plane * w).sum()
         return -torch.diff(torch.cat([total[None], beyond, beyond.new_zeros(1)]))
 
-    def shifted(sign: float) -> dict[str, Tensor]:
-        points = {"r": (r + sign * STEP["r"], rate), "lambda": (r, rate + sign * STEP["lambda"])}
-        return {name: histogram(background(a), b) for name, (a, b) in points.items()}
-
-    return Templates(
-        histogram(signal, 2.0), histogram(background(r), rate), shifted(-1), shifted(+1), {"r": r, "lambda": rate}
-    )
+    return Templates.around(histogram(signal, 2.0), lambda r, rate: histogram(background(r), rate), r, rate)
 
 # %% ../../nbs/30_mixture3d.ipynb #partition
 def partition(benchmark: Benchmark, n: int = 150, bins: int = 10) -> tuple[Partition, Templates]:
