@@ -65,7 +65,9 @@ def plot_templates(
     top.legend(ncol=3, loc="upper center")
     for k, (label, pair) in enumerate(variations.items()):
         for template, dashes, side in zip(pair, ("--", "-"), ("down", "up")):
-            change = 100 * (np.asarray(template, float)[order] / np.where(background > 0, background, np.nan)[order] - 1)
+            change = 100 * (
+                np.asarray(template, float)[order] / np.where(background > 0, background, np.nan)[order] - 1
+            )
             low.stairs(change, edges, color=f"C{k}", ls=dashes, baseline=None, lw=1.5, label=f"{label} {side}")
     low.axhline(0, color="k", lw=0.6)
     low.set(xlabel="bin, by signal fraction", ylabel="change of\nbackground [%]", xticks=range(1, len(signal) + 1))

@@ -100,13 +100,14 @@ class History:
     def report(self) -> str:
         "One line per member that lost steps to a non-finite loss; empty if none did."
         lines = []
-        for member, epochs in enumerate(zip(*self.rejected)):
-            if total := sum(epochs):
+        for member, (losses, epochs) in enumerate(zip(zip(*self.loss), zip(*self.rejected))):
+            if not any(map(math.isfinite, losses)):
+                lines.append(f"member {member}: the loss was never finite; it keeps its initial weights")
+            elif total := sum(epochs):
                 first = next(i for i, n in enumerate(epochs) if n)
                 lines.append(
-                    f"member {member}: {total} steps refused (loss or gradient not finite), "
-                    f"first in epoch {first + 1}; "
-                    f"after {STUCK} in a row it goes on from the last good weights"
+                    f"member {member}: {total} steps refused (loss or gradient not finite), the first in epoch "
+                    f"{first + 1}; the training went on from the last good weights"
                 )
         return "\n".join(lines)
 
@@ -119,19 +120,29 @@ OPTIMISERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
 # %% ../nbs/04_training.ipynb #gradients
 def _gradients(
-    loss: Callable, module: nn.Module, weights: dict[str, Tensor], batch: dict[str, Tensor], fraction: float
+    loss: Callable,
+    module: nn.Module,
+    weights: dict[str, Tensor],
+    buffers: dict[str, Tensor],
+    batch: dict[str, Tensor],
+    fraction: float,
 ):
     "Gradients (dictionary) and losses, each with the leading member axis of `weights` and `batch`."
 
-    def member(w, b):
-        return loss(Bound(module, w), b, fraction)
+    def member(w, constants, b):
+        return loss(Bound(module, w | constants), b, fraction)
 
     if len(next(iter(weights.values()))) > 1:
-        return vmap(grad_and_value(member))(weights, batch)
+        return vmap(grad_and_value(member))(weights, buffers, batch)
     single = {name: w[0].detach().requires_grad_() for name, w in weights.items()}
-    value = member(single, {name: x[0] for name, x in batch.items()})
-    grads = torch.autograd.grad(value, list(single.values()))
+    value = member(single, _member(buffers, 0), _member(batch, 0))
+    grads = torch.autograd.grad(value, list(single.values()), materialize_grads=True)
     return {name: g[None] for name, g in zip(single, grads)}, value.detach()[None]
+
+
+def _member(stacked: dict[str, Tensor], member: int) -> dict[str, Tensor]:
+    "The tensors of one member of a stack."
+    return {name: x[member] for name, x in stacked.items()}
 
 # %% ../nbs/04_training.ipynb #guard
 STUCK = 10  # failed steps in a row after which a member returns to its last good weights
@@ -144,55 +155,67 @@ def _select(good: Tensor, yes: dict[str, Tensor], no: dict[str, Tensor]) -> dict
 # %% ../nbs/04_training.ipynb #run
 def _run(loss, networks, data, sizes, epochs, lr, optimiser, schedule, validate, seeds, name, progress) -> History:
     module, device = networks[0], next(iter(data.values())).device
-    weights = {k: v.detach().clone() for k, v in stack_module_state(networks)[0].items()}
-    good_weights = {k: v.clone() for k, v in weights.items()}
-    best_weights, best = good_weights, torch.full((len(networks),), math.inf, dtype=torch.float64, device=device)
+    weights, buffers = stack_module_state(networks)
+    weights = _clone(weights)
+    good_weights, best_weights = _clone(weights), _clone(weights)
+    best = torch.full((len(networks),), math.inf, dtype=torch.float64, device=device)
+    streak = torch.zeros(len(networks), dtype=torch.int64, device=device)
     steps = OPTIMISERS[optimiser](list(weights.values()), lr=lr)
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     history = History(best_epoch=[0] * len(networks))
-    streak = torch.zeros(len(networks), dtype=torch.int64, device=device)
     per_epoch = min(len(data[key]) // sizes[key] for key in data)
     bar = tqdm(range(epochs), desc=name, mininterval=1.0, disable=not progress, unit="epoch")
     for epoch in bar:
         total, taken = torch.zeros_like(best), torch.zeros_like(best)
         for i, batch in enumerate(_epoch(data, sizes, generators)):
             fraction = (epoch + i / per_epoch) / epochs
-            steps.param_groups[0]["lr"] = lr * SCHEDULES[schedule](fraction)
-            grads, value = _gradients(loss, module, weights, batch, fraction)
+            grads, value = _gradients(loss, module, weights, buffers, batch, fraction)
             good = torch.isfinite(value)
             for g in grads.values():
                 good &= torch.isfinite(g).flatten(1).all(1)
+            before = _clone(weights)
+            if validate is None:
+                good_weights = _select(good, before, good_weights)
             for key, g in _select(good, grads, {k: torch.zeros_like(v) for k, v in grads.items()}).items():
                 weights[key].grad = g
+            steps.param_groups[0]["lr"] = lr * SCHEDULES[schedule](fraction)
             steps.step()
             streak = torch.where(good, 0, streak + 1)
-            for key, w in _select(streak < STUCK, weights, good_weights).items():
+            back = _select(streak < STUCK, before, good_weights)
+            for key, w in _select(good, weights, back).items():
                 weights[key].copy_(w)
             streak = streak % STUCK
             total += torch.where(good, value, 0.0).double()
             taken += good
+        score = total / taken if validate is None else _scores(validate, module, weights, buffers)
         history.loss.append((total / taken).tolist())
         history.rejected.append((per_epoch - taken).int().tolist())
-        score = (total / taken) if validate is None else _scores(validate, module, weights)
         history.score.append(score.tolist())
-        good_weights = {k: v.clone() for k, v in _select(torch.isfinite(score), weights, good_weights).items()}
-        improved = (score < best) if validate is not None else torch.isfinite(score)
-        best = torch.where(improved, score, best)
-        best_weights = {k: v.clone() for k, v in _select(improved, weights, best_weights).items()}
+        finite = torch.isfinite(score)
+        if validate is None:  # the last epoch counts, unless it ended in refused steps
+            improved, best_weights = finite, _select(streak == 0, weights, good_weights)
+        else:
+            improved = finite & (score < best)
+            best, best_weights = torch.where(improved, score, best), _select(improved, weights, best_weights)
+            good_weights = _select(finite, weights, good_weights)
         history.best_epoch = [epoch + 1 if yes else old for yes, old in zip(improved.tolist(), history.best_epoch)]
         bar.set_postfix_str(f"loss {_mean(history.loss[-1]):.4g}, validation {_mean(history.score[-1]):.4g}")
     for member, network in enumerate(networks):
-        network.load_state_dict({k: v[member] for k, v in best_weights.items()}, strict=False)
+        network.load_state_dict(_member(best_weights, member), strict=False)
     return history
 
 # %% ../nbs/04_training.ipynb #helpers
-def _scores(validate: Callable, module: nn.Module, weights: dict[str, Tensor]) -> Tensor:
+def _clone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    "Copies that do not follow the optimiser's changes in place."
+    return {name: x.detach().clone() for name, x in tensors.items()}
+
+
+def _scores(validate: Callable, module: nn.Module, weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
     "Validation score of each member, float64; members in turn, so that memory does not grow with their number."
-    members = len(next(iter(weights.values())))
+    members = range(len(next(iter(weights.values()))))
     with torch.no_grad():
-        return torch.stack(
-            [validate(Bound(module, {k: v[i] for k, v in weights.items()})).double() for i in range(members)]
-        )
+        scores = [validate(Bound(module, _member(weights | buffers, i))) for i in members]
+    return torch.stack(scores).double()
 
 
 def _mean(values: list[float]) -> float:
@@ -252,9 +275,8 @@ def train(
         )
         histories.append(_run(loss, *arguments))
     history = _merge(histories)
-    dead = [i for i, column in enumerate(zip(*history.loss)) if not any(map(math.isfinite, column))]
-    if dead:
-        raise RuntimeError(f"{name}: the loss of member {dead[0]} was never finite; nothing was learnt")
+    if not any(map(math.isfinite, (value for row in history.loss for value in row))):
+        raise RuntimeError(f"{name}: the loss was never finite, in no step of any member; nothing was learnt")
     return history
 
 # %% ../nbs/04_training.ipynb #merge

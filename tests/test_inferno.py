@@ -72,21 +72,29 @@ def test_ensemble_takes_the_same_steps_in_turn_and_stacked():
     assert len(set(losses[True][0].tolist())) == 3  # different initialisations
 
 
-def test_a_dead_network_is_reported_and_recovers():
-    "One live bin for three free parameters: no information, no step; live members of the ensemble are not disturbed."
-    sample, loss = events(1000), loss_of(mixture.BENCHMARKS[2])
-    dead, live = MLP((3, 10, 10), seed=0), MLP((3, 10, 10), seed=1)
+def dead_network(hidden=10):
+    "All events in the first bin: one live bin for three free parameters has no information."
+    network = MLP((3, hidden, 10), seed=0)
     with torch.no_grad():
-        dead.layers[-1].weight.zero_()
-        dead.layers[-1].bias.copy_(torch.tensor([1e4] + [0.0] * 9))
-    alone = MLP((3, 10, 10), seed=1)
+        network.layers[-1].weight.zero_()
+        network.layers[-1].bias.copy_(torch.tensor([1e4] + [0.0] * 9))
+    return network
+
+
+@pytest.mark.parametrize("vectorise", [False, True])
+def test_a_dead_member_is_reported_and_disturbs_no_other(vectorise):
+    sample, loss = events(1000), loss_of(mixture.BENCHMARKS[2])
+    dead, live, alone = dead_network(), MLP((3, 10, 10), seed=1), MLP((3, 10, 10), seed=1)
     options = dict(batch_size=200, epochs=2, lr=1e-3, progress=False)
-    with pytest.raises(RuntimeError, match="never finite"):
-        train(loss, [dead, live], sample, vectorise=True, **options)
-    history = train(loss, [alone], sample, seeds=[1], **options)
-    assert history.report() == ""
+    history = train(loss, [dead, live], sample, vectorise=vectorise, **options)
+    assert "member 0: the loss was never finite" in history.report() and "member 1" not in history.report()
+    train(loss, [alone], sample, seeds=[1], **options)
     for a, b in zip(live.parameters(), alone.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    for a, b in zip(dead.parameters(), dead_network().parameters()):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(RuntimeError, match="never finite"):
+        train(loss, [dead_network()], sample, **options)
 
 
 def test_nan_events_are_refused_with_their_index():
