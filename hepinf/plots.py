@@ -72,7 +72,8 @@ def plot_templates(
     low.axhline(0, color="k", lw=0.6)
     low.set(xlabel="bin, by signal fraction", ylabel="change of\nbackground [%]", xticks=range(1, len(signal) + 1))
     low.tick_params(axis="x", which="minor", bottom=False, top=False)
-    low.legend(ncol=2)
+    if variations:
+        low.legend(ncol=2)
     return fig
 
 # %% ../nbs/35_plots.ipynb #curves
