@@ -17,6 +17,8 @@ def require_finite(
     axis: str = "event",  # what the first axis counts
 ) -> None:
     "Raise `ValueError` that names the first row of `values` which holds a NaN or an infinity."
+    if not hasattr(values, "isfinite"):
+        raise TypeError(f"{name}: a torch tensor is needed, not {type(values).__name__}")
     finite = values.isfinite()
     if bool(finite.all()):
         return

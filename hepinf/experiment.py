@@ -19,7 +19,16 @@ from typing import Any
 
 import hepinf
 from .checks import nearest
-from .record import DEVICES, UsageError, find, papers_folder, parameters_of, read_result
+from hepinf.record import (
+    DEVICES,
+    UsageError,
+    choose_device,
+    find,
+    papers_folder,
+    parameters_of,
+    read_result,
+    write_text,
+)
 
 # %% ../nbs/41_experiment.ipynb #papers
 SCALES = ("smoke", "laptop", "paper")
@@ -211,6 +220,8 @@ def execute(
     values = check(paper, scale, parameters)
     if device not in DEVICES:
         raise UsageError(f"unknown device '{device}'; choose from: {', '.join(DEVICES)}")
+    if device == "cuda":
+        choose_device(device)  # before anything is written
     import papermill
 
     folder = (Path(output).expanduser() if output else Path("runs") / paper).resolve()
@@ -267,4 +278,4 @@ def store(paper: str, folder: str | Path) -> None:
     size = len(text.encode()) / 1e6
     if size > 1:
         raise RunError(f"{path.name} would hold {size:.1f} MB; the limit is 1 MB: fewer figures, or a lower dpi")
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)

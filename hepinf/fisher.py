@@ -8,7 +8,7 @@ __all__ = ['MAX_INFLATION', 'information_matrix', 'variance', 'information', 'un
 
 # %% ../nbs/20_fisher.ipynb #imports
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -51,6 +51,9 @@ def information(
     nu = model.expected(theta)
     derivatives = torch.func.jacfwd(model.expected)(theta).mT
     useful = nu > 0
+    if bool((nu < 0).any()):
+        bin = int((nu < 0).nonzero()[0])
+        raise ValueError(f"bin {bin} expects {float(nu[bin]):.3g} events: there is no information at a negative yield")
     if bool((derivatives[:, ~useful] != 0).any()):
         bin = int((~useful & (derivatives != 0).any(0)).nonzero()[0])
         raise ValueError(
@@ -66,15 +69,15 @@ def information(
 
 def uncertainty(model: BinnedModel, poi: str, theta: Float[Tensor, " parameters"] | None = None) -> tuple[float, str]:
     "Expected standard deviation of `poi` and an empty string, or infinity and the reason."
-    matrix = information(model, theta)
-    sigma = math.sqrt(value) if (value := float(variance(matrix, model.index(poi)))) == value else math.inf
-    if math.isfinite(sigma):
-        return sigma, ""
-    live, free = (
-        int((model.expected(model.nominal if theta is None else theta) > 0).sum()),
-        len(model.parameters) - len(model.constrained),
+    theta = model.nominal if theta is None else theta
+    value = float(variance(information(model, theta), model.index(poi)))
+    if math.isfinite(value):
+        return math.sqrt(value), ""
+    live, free = int((model.expected(theta) > 0).sum()), len(model.parameters) - len(model.constrained)
+    return (
+        math.inf,
+        f"singular information: {live} live bins for {free} unconstrained parameters {model.parameter_names}",
     )
-    return sigma, f"singular information: {live} live bins for {free} unconstrained parameters {model.parameter_names}"
 
 # %% ../nbs/20_fisher.ipynb #tangents
 def tangent_response(
@@ -93,12 +96,14 @@ def tangent_response(
 # %% ../nbs/20_fisher.ipynb #pairs
 def paired_response(
     pairs: Callable,  # background events (n, features) -> the same events moved (shapes, 2, n, features), down then up
-    steps: tuple[float, ...],  # half the distance between down and up, in the parameter's unit, one per shape
+    steps: Sequence[float],  # half the distance between down and up, in the parameter's unit, one per shape
 ) -> Callable:
     "Response `(network, background, T) -> (n_b, d n_b / d theta)` by central differences over paired shifts."
 
     def response(network: Callable, background: Float[Tensor, "n features"], temperature: float):
         moved = pairs(background)
+        if len(moved) != len(steps):
+            raise ValueError(f"{len(moved)} pairs of shifts, but {len(steps)} steps")
         events = torch.cat([background[None], moved.flatten(0, 1)])  # one pass for all: (1 + 2 shapes, n, features)
         counts = softmax_bins(network(events), temperature).double().mean(1)
         down, up = counts[1::2], counts[2::2]
@@ -115,6 +120,7 @@ class InfernoLoss:
         signal: float,  # expected signal events s
         background: float,  # expected background events b
         prior: Float[Tensor, " parameters"],  # 1 / sd^2 in the order s, shapes, and b if it floats
+        background_floats: bool = False,  # is the background rate b a parameter too, the last one?
         response: Callable | None = None,  # from `tangent_response` or `paired_response`; None: no shape nuisance
         temperature: Callable[[float], float] = lambda fraction: 0.1,  # T as a function of the trained fraction
         spread: Callable[[float], float] = lambda fraction: 0.0,  # weight of the entropy bonus, likewise
@@ -122,6 +128,7 @@ class InfernoLoss:
     ):
         self.signal, self.background, self.prior, self.response = signal, background, prior, response
         self.temperature, self.spread, self.log = temperature, spread, log
+        self.background_floats = background_floats
 
     def templates(self, network: Callable, signal: Tensor, background: Tensor, temperature: float):
         "Soft unit-normalised templates `n_s`, `n_b` (bins,) and the slopes of `n_b` (shapes, bins), float64."
@@ -137,12 +144,13 @@ class InfernoLoss:
         n_background: Float[Tensor, " bins"],
         slopes: Float[Tensor, "shapes bins"],
     ) -> Float[Tensor, "parameters parameters"]:
-        "Information of (s, shapes..., b) from unit-normalised templates; b is included if `prior` has a place for it."
+        "Information of (s, shapes..., and b if it floats) from unit-normalised templates."
         rows = torch.cat([n_signal[None], self.background * slopes])
-        if len(self.prior) == len(rows) + 1:
+        if self.background_floats:
             rows = torch.cat([rows, n_background[None]])
         if len(self.prior) != len(rows):
-            raise ValueError(f"prior has {len(self.prior)} entries for s, {len(slopes)} shapes and at most one b")
+            b = " and b" if self.background_floats else ""
+            raise ValueError(f"prior has {len(self.prior)} entries for s, {len(slopes)} shapes{b}")
         expected = self.signal * n_signal + self.background * n_background
         return information_matrix(rows, expected, self.prior.to(expected.device), floor=1e-12)
 

@@ -7,7 +7,7 @@ __all__ = ['FitResult', 'maximum_likelihood']
 
 # %% ../nbs/11_fit.ipynb #imports
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ class FitResult:
         first = int(bad.nonzero()[0])
         log_prob, edm = float(self.log_prob.reshape(-1)[first]), float(self.edm.reshape(-1)[first])
         if not math.isfinite(log_prob):
-            why = f"log L = {log_prob} at its start, which lies outside the model's range"
+            why = f"log L = {log_prob} at its start: a start outside the model's range, or NaN in the data"
         elif math.isnan(edm):
             why = "the Hessian is not negative definite: a direction is not determined by the data"
         else:
@@ -55,23 +55,34 @@ def _derivatives(log_prob: Callable, theta: Tensor, free: list[int]) -> tuple[Te
 
 # %% ../nbs/11_fit.ipynb #fit
 def maximum_likelihood(
-    log_prob: Callable,  # theta (batch, parameters) -> log L (batch,), rows independent
+    log_prob: Callable,  # theta (*batch, parameters) -> log L (*batch,), rows independent
     start: Float[Tensor, "*batch parameters"],  # one start point per data set, float64
     *,
-    held: tuple[int, ...] = (),  # positions of the parameters that stay at their start
+    held: Sequence[int] = (),  # positions of the parameters that stay at their start
     tolerance: float = 1e-8,  # on edm, in units of log L
     iterations: int = 100,  # upper limit
 ) -> FitResult:
     "Batched damped Newton fit of every data set; never silent about a fit that did not converge."
     size = start.shape[-1]
-    if any(not 0 <= k < size for k in held) or len(set(held)) == size:
-        raise ValueError(f"held={held}: need positions 0..{size - 1}, and at least one parameter must be free")
+    if not all(isinstance(k, int) and 0 <= k < size for k in held) or len(set(held)) == size:
+        raise ValueError(f"held={held}: positions 0..{size - 1} are needed (`model.index(name)`), and one must be free")
     if not bool(torch.isfinite(start).all()):
         raise ValueError("start holds NaN or infinite values")
     free = [k for k in range(size) if k not in held]
     theta = start.double().reshape(-1, size).clone()
     damping = torch.full(theta.shape[:1], 1e-3, dtype=torch.float64, device=theta.device)
-    value, gradient, hessian = _derivatives(log_prob, theta, free)
+    shape = start.shape[:-1]
+
+    def rowwise(theta: Tensor) -> Tensor:
+        value = log_prob(theta.reshape(*shape, size))
+        if value.shape != shape:
+            raise ValueError(
+                f"log_prob returned the shape {tuple(value.shape)} for start points of shape {tuple(shape)}: "
+                f"one start point per data set is needed (repeat it)"
+            )
+        return value.reshape(-1)
+
+    value, gradient, hessian = _derivatives(rowwise, theta, free)
     for _ in range(iterations):
         edm, _ = _edm(gradient, hessian)
         if bool((edm < tolerance).all()):
@@ -81,7 +92,7 @@ def maximum_likelihood(
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         trial = theta.clone()
         trial[:, free] += torch.where((info == 0)[:, None], step, 0.0).nan_to_num()
-        new = _derivatives(log_prob, trial, free)
+        new = _derivatives(rowwise, trial, free)
         better = (info == 0) & (new[0] >= value) & torch.isfinite(new[1]).all(-1)
         theta = torch.where(better[:, None], trial, theta)
         value = torch.where(better, new[0], value)
@@ -91,7 +102,6 @@ def maximum_likelihood(
     edm, inverse = _edm(gradient, hessian)
     covariance = torch.zeros(*theta.shape, size, dtype=torch.float64, device=theta.device)
     covariance[:, torch.tensor(free)[:, None], torch.tensor(free)] = inverse
-    shape = start.shape[:-1]
     return FitResult(
         theta.reshape(start.shape),
         value.reshape(shape),

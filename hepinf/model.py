@@ -7,6 +7,7 @@ __all__ = ['FREE_STEPS', 'Parameter', 'Variation', 'Process', 'BinnedModel', 'to
 
 # %% ../nbs/10_model.ipynb #imports
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,7 +21,7 @@ from .priors import Normal
 # %% ../nbs/10_model.ipynb #parameter
 @dataclass(frozen=True)
 class Parameter:
-    "A named parameter in its physical unit; without a `constraint` it floats freely within its `bounds`."
+    "A named parameter in its physical unit, free or constrained; its `bounds` only travel to pyhf."
 
     name: str
     nominal: float
@@ -52,12 +53,16 @@ class Process:
     variations: dict[str, Variation] = field(default_factory=dict)  # by parameter name
 
 # %% ../nbs/10_model.ipynb #check
-def _check(processes: list[Process], parameters: list[Parameter]) -> None:
+def _check(processes: Sequence[Process], parameters: Sequence[Parameter]) -> None:
     "Refuse inconsistent templates, naming the process and the bin."
     names = [p.name for p in parameters]
     if len(set(names)) != len(names) or len({p.name for p in processes}) != len(processes):
         raise ValueError("names of parameters and of processes must be unique")
     bins = len(processes[0].template)
+    used = {name for process in processes for name in (process.rate, *process.variations)}
+    for name in names:
+        if name not in used:
+            raise ValueError(f"parameter {name!r} scales no process and has no variation")
     zero = {p.name for p in parameters if p.nominal == 0}
     for process in processes:
         if process.rate in zero:
@@ -74,21 +79,21 @@ def _check(processes: list[Process], parameters: list[Parameter]) -> None:
                 raise ValueError(f"process {process.name!r}: {nearest('parameter', wanted, names)}")
         for label, template in templates.items():
             where = f"process {process.name!r}, {label}"
+            if template.dim() != 1:
+                raise ValueError(f"{where}: one axis of bins is needed, not the shape {tuple(template.shape)}")
             if len(template) != bins:
                 raise ValueError(f"{where}: {len(template)} bins, but the first process has {bins}")
             require_finite(template, where, axis="bin")
-        negative = (process.template < 0).nonzero()
-        if len(negative):
-            bin = int(negative[0])
-            raise ValueError(
-                f"process {process.name!r}: negative expected yield {float(process.template[bin]):.4g} in bin {bin}"
-            )
+            negative = (template < 0).nonzero()
+            if len(negative):
+                k = int(negative[0])
+                raise ValueError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
 
 # %% ../nbs/10_model.ipynb #class
 class BinnedModel:
     "Binned Poisson likelihood with named parameters; float64, on the device of its templates."
 
-    def __init__(self, processes: list[Process], parameters: list[Parameter], response: str = "linear"):
+    def __init__(self, processes: Sequence[Process], parameters: Sequence[Parameter], response: str = "linear"):
         responses = {"linear": linear_response, "quadratic": quadratic_response}
         if response not in responses:
             raise ValueError(nearest("response", response, responses))
@@ -114,6 +119,7 @@ class BinnedModel:
         self._down = torch.stack([v.down.double() for _, _, v in shapes]) if shapes else empty
         self._up = torch.stack([v.up.double() for _, _, v in shapes]) if shapes else empty
         self.constrained = [j for j, p in enumerate(parameters) if p.constraint]
+        self._constrained = torch.tensor(self.constrained, dtype=torch.int64, device=self.device)
         self.auxdata = self.nominal.new_tensor([parameters[j].constraint.mean for j in self.constrained])
         self._aux_sd = self.nominal.new_tensor([parameters[j].constraint.sd for j in self.constrained])
 
@@ -146,15 +152,17 @@ class BinnedModel:
 
     def log_prob(
         self,
-        theta: Float[Tensor, "*batch parameters"],
+        theta: Float[Tensor, "*#batch parameters"],
         counts: Float[Tensor, "*#batch bins"],  # observed, or real-valued Asimov counts
         auxdata: Float[Tensor, "*#batch constraints"] | None = None,  # measured means; None: their nominal values
-    ) -> Float[Tensor, "*batch"]:
+    ) -> Float[Tensor, "*_"]:
         "Log-likelihood, all constants included; minus infinity where an expected yield is negative."
-        nu = self.expected(theta)
+        nu, counts = self.expected(theta), counts.double()
+        if counts.shape[-1] != nu.shape[-1]:
+            raise ValueError(f"counts have {counts.shape[-1]} bins, the model {nu.shape[-1]}")
         poisson = torch.xlogy(counts, nu.clamp_min(0)) - nu - torch.lgamma(counts + 1)
         main = torch.where((nu < 0).any(-1), -math.inf, poisson.sum(-1))
-        pull = (theta[..., self.constrained] - (self.auxdata if auxdata is None else auxdata)) / self._aux_sd
+        pull = (theta[..., self._constrained] - (self.auxdata if auxdata is None else auxdata)) / self._aux_sd
         return main - (0.5 * pull**2 + torch.log(self._aux_sd * math.sqrt(2 * math.pi))).sum(-1)
 
     def asimov(self, theta: Float[Tensor, "*batch parameters"] | None = None) -> Float[Tensor, "*batch bins"]:
@@ -172,7 +180,7 @@ class BinnedModel:
         noise = torch.randn(
             *theta.shape[:-1], len(self.constrained), generator=generator, dtype=torch.float64, device=self.device
         )
-        return torch.poisson(nu, generator=generator), theta[..., self.constrained] + noise * self._aux_sd
+        return torch.poisson(nu, generator=generator), theta[..., self._constrained] + noise * self._aux_sd
 
 # %% ../nbs/10_model.ipynb #workspace
 FREE_STEPS = 50.0  # width, in template steps, of the stand-in constraint for a free histosys
@@ -198,6 +206,14 @@ def to_workspace(
                 f"parameter {parameter.name!r}: its constraint is centred at {parameter.constraint.mean}, "
                 f"not at the nominal {parameter.nominal}"
             )
+        if parameter.constraint and parameter.name in rates and parameter.constraint.sd >= parameter.nominal:
+            raise ValueError(f"parameter {parameter.name!r}: a normsys needs a relative width below 1")
+        if parameter.name in rates and any(parameter.name in p.variations for p in model.processes):
+            raise ValueError(f"parameter {parameter.name!r} is a rate and a shape; pyhf has no such modifier")
+    counts = model.asimov() if observation is None else observation
+    require_finite(counts, "observation", axis="bin")
+    if counts.shape != model.templates.shape[1:]:
+        raise ValueError(f"observation of shape {tuple(counts.shape)} for a model of {model.templates.shape[1]} bins")
     samples, settings = [], []
     for process in model.processes:
         template, modifiers, per_unit = process.template.double(), [], 1.0
@@ -226,7 +242,6 @@ def to_workspace(
             data = {"hi_data": (high * per_unit).tolist(), "lo_data": (low * per_unit).tolist()}
             modifiers.append({"name": name, "type": "histosys", "data": data})
         samples.append({"name": process.name, "data": (template * per_unit).tolist(), "modifiers": modifiers})
-    counts = model.asimov() if observation is None else observation
     return {
         "version": "1.0.0",
         "channels": [{"name": channel, "samples": samples}],

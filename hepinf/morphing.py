@@ -6,7 +6,6 @@
 __all__ = ['linear_response', 'quadratic_response']
 
 # %% ../nbs/02_morphing.ipynb #imports
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

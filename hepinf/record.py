@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEVICES', 'FIELDS', 'NUMBERS', 'UsageError', 'papers_folder', 'find', 'parameters_of', 'Markdown', 'markdown_table',
            'number', 'with_interval', 'results_table', 'choose_device', 'commit', 'environment', 'finite', 'write_json',
-           'read_result', 'Record', 'Run']
+           'write_text', 'read_result', 'Record', 'Run']
 
 # %% ../nbs/40_record.ipynb #imports
 import ast
@@ -97,12 +97,15 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
 
 def results_table(results: list[dict[str, Any]]) -> Markdown:
     "The results of a run beside the published values, as a Markdown table."
-    rows = [["name", "published", "here", "limit", "unit", "here - published"]]
+    rows = [["name", "published", "here", "limit", "unit", "here against published"]]
     for r in results:
         here = with_interval(r["value"], r["low"], r["high"])
         published, deviation = r["published"], ""
         if published and r["value"] is not None:
             deviation = f"{100 * (r['value'] - published) / abs(published):+.1f} %"
+            if r["published_low"] is not None and r["published_high"] is not None:
+                below, above = r["value"] < r["published_low"], r["value"] > r["published_high"]
+                deviation += ", below" if below else ", above" if above else ", inside"
         rows.append(
             [
                 r["name"],
@@ -129,7 +132,7 @@ def choose_device(name: str) -> Any:
     if name not in DEVICES:
         raise UsageError(f"unknown device '{name}'; choose from: {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
+        raise UsageError("device 'cuda' was asked for, but torch sees no GPU here; use 'cpu' or 'auto'")
     return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
 
 # %% ../nbs/40_record.ipynb #environment
@@ -173,7 +176,11 @@ def finite(entry: dict[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     "Write strict JSON to `path` in one step; ValueError for a NaN or an infinity."
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    "Write `text` to `path` whole or not at all: to a temporary file beside it, then renamed."
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
         try:

@@ -124,10 +124,12 @@ def best_partition(
         return math.sqrt(value) if value > 0 else math.inf
 
     start = lloyd_max(score, weight, bins)
-    simplex = start.cpu().numpy() * (1 + 0.02 * np.vstack([np.zeros(bins - 1), np.eye(bins - 1)]))
+    first = start.cpu().numpy()
+    steps = 0.02 * np.where(first == 0, np.abs(first).max(), first)
+    simplex = np.vstack([first, first + np.diag(steps)])
     found = minimize(
         sigma,
-        start.cpu().numpy(),
+        first,
         method="Nelder-Mead",
         options={"initial_simplex": simplex, "maxfev": 2000, "xatol": 1e-9, "fatol": 1e-9},
     )

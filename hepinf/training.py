@@ -8,7 +8,7 @@ __all__ = ['SCHEDULES', 'OPTIMISERS', 'STUCK', 'MLP', 'push_forward', 'Bound', '
 # %% ../nbs/04_training.ipynb #imports
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,7 +29,7 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        sizes: tuple[int, ...],  # inputs, hidden widths ..., outputs
+        sizes: Sequence[int],  # inputs, hidden widths ..., outputs
         seed: int = 0,  # of the initial weights
     ):
         super().__init__()
@@ -98,11 +98,13 @@ class History:
     best_epoch: list[int] = field(default_factory=list)  # epoch whose weights were kept, per member
 
     def report(self) -> str:
-        "One line per member that lost steps to a non-finite loss; empty if none did."
+        "One line per member whose loss or validation score was not always finite; empty if all were."
         lines = []
         for member, (losses, epochs) in enumerate(zip(zip(*self.loss), zip(*self.rejected))):
             if not any(map(math.isfinite, losses)):
                 lines.append(f"member {member}: the loss was never finite; it keeps its initial weights")
+            elif self.best_epoch[member] == 0:
+                lines.append(f"member {member}: the validation score was never finite; it keeps its initial weights")
             elif total := sum(epochs):
                 first = next(i for i, n in enumerate(epochs) if n)
                 lines.append(
@@ -215,7 +217,8 @@ def _scores(validate: Callable, module: nn.Module, weights: dict[str, Tensor], b
     members = range(len(next(iter(weights.values()))))
     with torch.no_grad():
         scores = [validate(Bound(module, _member(weights | buffers, i))) for i in members]
-    return torch.stack(scores).double()
+    device = next(iter(weights.values())).device
+    return torch.stack([torch.as_tensor(score, dtype=torch.float64, device=device) for score in scores])
 
 
 def _mean(values: list[float]) -> float:
@@ -226,7 +229,7 @@ def _mean(values: list[float]) -> float:
 # %% ../nbs/04_training.ipynb #train
 def train(
     loss: Callable,  # loss(network, batch, fraction) -> scalar tensor
-    networks: list[nn.Module],  # initialisations of one architecture; trained in place
+    networks: Sequence[nn.Module],  # initialisations of one architecture; trained in place
     data: dict[str, Float[Tensor, "_ ..."]],  # event tensors by name, on the device
     *,
     batch_size: int | dict[str, int],  # events per batch, of each sample or by name
@@ -235,12 +238,18 @@ def train(
     optimiser: str = "adam",  # "adam" or "sgd"
     schedule: str = "constant",  # "constant" or "cosine"
     validate: Callable | None = None,  # validate(network) -> scalar, lower is better
-    seeds: list[int] | None = None,  # one per network: its order of events (default 0, 1, ...)
+    seeds: Sequence[int] | None = None,  # one per network: its order of events (default 0, 1, ...)
     vectorise: bool | None = None,  # all members in one vmap; None: on a GPU only
     name: str = "training",  # label of the progress bar
     progress: bool = True,  # show the bar
 ) -> History:
     "Train `networks` in place; raises `ValueError` on bad input and `RuntimeError` if no step succeeded."
+    if isinstance(networks, nn.Module) or not all(isinstance(network, nn.Module) for network in networks):
+        raise ValueError("networks must be a list of torch modules, one per initialisation")
+    if not isinstance(data, dict) or not data:
+        raise ValueError('data must be a dictionary of event tensors, such as {"signal": ..., "background": ...}')
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
     seeds = list(range(len(networks))) if seeds is None else seeds
     sizes = dict.fromkeys(data, batch_size) if isinstance(batch_size, int) else batch_size
     if not networks or len(seeds) != len(networks):
@@ -277,6 +286,8 @@ def train(
     history = _merge(histories)
     if not any(map(math.isfinite, (value for row in history.loss for value in row))):
         raise RuntimeError(f"{name}: the loss was never finite, in no step of any member; nothing was learnt")
+    if report := history.report():
+        warnings.warn(f"{name}: {report}", RuntimeWarning, stacklevel=2)
     return history
 
 # %% ../nbs/04_training.ipynb #merge

@@ -104,7 +104,7 @@ def test_the_table_shows_only_filled_columns_and_gives_reasons(run):
         "name",
         "published",
         "here",
-        "here - published",
+        "here against published",
     ]
     assert "17.00 [16.00, 18.00]" in lines[2] and "+6.2 %" in lines[2]
     assert "(dead bins)" in lines[3]

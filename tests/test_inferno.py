@@ -24,7 +24,7 @@ def events(number, seed=0):
 
 def loss_of(benchmark, **options):
     response = tangent_response(lambda x: mixture.shift_tangents(x, benchmark.shapes)) if benchmark.shapes else None
-    return InfernoLoss(50.0, 1000.0, benchmark.prior, response, **options)
+    return InfernoLoss(50, 1000, benchmark.prior, "b" in benchmark.floating, response, **options)
 
 
 def classifier_bins(x):
@@ -39,7 +39,7 @@ def test_soft_bins_become_the_hard_bins_of_the_table(k, benchmark):
     sample = {name: x.double() for name, x in events(50_000).items()}
     steps = {name: mixture.STEP[name] for name in benchmark.shapes}
     response = paired_response(lambda x: mixture.shift_pairs(x, steps), tuple(steps.values())) if steps else None
-    loss = InfernoLoss(50.0, 1000.0, benchmark.prior, response)
+    loss = InfernoLoss(50.0, 1000.0, benchmark.prior, "b" in benchmark.floating, response)
     with torch.no_grad():
         soft = variance(loss.information(*loss.templates(network, **sample, temperature=1e-4))).sqrt()
     hard, reason = mixture.templates_from_events(lambda x: network(x).argmax(-1), **sample).sigma(benchmark)
@@ -62,7 +62,7 @@ def test_ensemble_takes_the_same_steps_in_turn_and_stacked():
     sample, benchmark = events(2000), mixture.BENCHMARKS[2]
     steps = {"r": 1.0, "lambda": 1.2}
     response = paired_response(lambda x: mixture.shift_pairs(x, steps), tuple(steps.values()))
-    loss = InfernoLoss(50.0, 1000.0, benchmark.prior, response, temperature=lambda f: 1.0)
+    loss = InfernoLoss(50.0, 1000.0, benchmark.prior, response=response, temperature=lambda f: 1.0)
     losses = {}
     for vectorise in (False, True):
         networks = [MLP((3, 20, 10), seed=k) for k in range(3)]

@@ -10,7 +10,7 @@ __all__ = ['NAMES', 'NOMINAL', 'STEP', 'UNIT', 'BENCHMARKS', 'Benchmark', 'sampl
 
 # %% ../../nbs/30_mixture3d.ipynb #imports
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..checks import require_finite
+from ..checks import nearest, require_finite
 from ..fisher import uncertainty, variance
 from ..histogram import hard_counts
 from ..model import BinnedModel, Parameter, Process, Variation
@@ -94,13 +94,22 @@ def shift_background(
 
 def shift_tangents(background: Float[Tensor, "events 3"], shapes: tuple[str, ...]) -> Float[Tensor, "shapes events 3"]:
     "dx / dtheta of nominal background events for the named shape parameters."
+    _check_shapes(shapes)
     per_event = background * background.new_tensor([0.0, 0.0, -1 / NOMINAL["lambda"]])
     known = {"r": background.new_tensor([1.0, 0.0, 0.0]).expand_as(background), "lambda": per_event}
     return torch.stack([known[name] for name in shapes]) if shapes else background.new_zeros(0, *background.shape)
 
 
+def _check_shapes(names: Iterable[str]) -> None:
+    "Refuse names that are not shape parameters."
+    for name in names:
+        if name not in STEP:
+            raise ValueError(nearest("shape parameter", name, STEP))
+
+
 def shift_pairs(background: Float[Tensor, "n 3"], steps: dict[str, float]) -> Float[Tensor, "shapes 2 n 3"]:
     "Nominal background events moved down and up by `steps[name]` in each named shape parameter."
+    _check_shapes(steps)
     rate, pairs = NOMINAL["lambda"], []
     for name, h in steps.items():
         points = [(h_, rate) for h_ in (-h, h)] if name == "r" else [(0.0, rate - h), (0.0, rate + h)]
@@ -129,9 +138,7 @@ def intensity(
     return s * f_s + b * f_b, derivatives
 
 # %% ../../nbs/30_mixture3d.ipynb #grid
-def grid(
-    n: int, mirror: bool = True, device: str | torch.device = "cpu"
-) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
+def grid(n: int, mirror: bool = True) -> tuple[Float[Tensor, "points 3"], Float[Tensor, " points"]]:
     "Quadrature points and weights, `n` per axis; with `mirror` only x1 >= 0, its weights doubled."
     x0, h0 = np.linspace(-14.0, 18.0, n, retstep=True)
     x1, h1 = np.linspace(0.0 if mirror else -24.0, 24.0, n // 2 + 1 if mirror else n, retstep=True)
@@ -140,8 +147,8 @@ def grid(
         w1[0] = h1
     u, w = np.polynomial.legendre.leggauss(n)
     u = (u + 1) / 2
-    axes = [torch.tensor(a, dtype=torch.float64, device=device) for a in (x0, x1, 20 * u**2)]
-    weights = [torch.tensor(a, dtype=torch.float64, device=device) for a in (np.full(n, h0), w1, 20 * u * w)]
+    axes = [torch.tensor(a, dtype=torch.float64) for a in (x0, x1, 20 * u**2)]
+    weights = [torch.tensor(a, dtype=torch.float64) for a in (np.full(n, h0), w1, 20 * u * w)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     return points, torch.einsum("i,j,k->ijk", *weights).reshape(-1)
 
@@ -210,8 +217,10 @@ def templates_from_events(
     rate: float = 3.0,
 ) -> Templates:
     "Templates of a hard summary from simulated events; the same background events serve all shifts."
-    require_finite(signal, "signal")
-    require_finite(background, "background")
+    for name, sample in (("signal", signal), ("background", background)):
+        require_finite(sample, name)
+        if not len(sample):
+            raise ValueError(f"{name}: no events")
 
     def histogram(events: Tensor) -> Tensor:
         index = torch.cat([summary(part) for part in events.split(100_000)])
