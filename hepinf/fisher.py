@@ -59,12 +59,7 @@ def information(
         raise ValueError(
             f"bin {bin} expects {float(nu[bin]):.3g} events but depends on the parameters: its information is infinite"
         )
-    prior = torch.tensor(
-        [p.constraint.information if p.constraint else 0.0 for p in model.parameters],
-        dtype=torch.float64,
-        device=nu.device,
-    )
-    return information_matrix(derivatives[:, useful], nu[useful], prior)
+    return information_matrix(derivatives[:, useful], nu[useful], model.constraint_information(theta))
 
 
 def uncertainty(model: BinnedModel, poi: str, theta: Float[Tensor, " parameters"] | None = None) -> tuple[float, str]:

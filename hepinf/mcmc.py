@@ -30,15 +30,9 @@ class _Support:
         self.anchor = torch.where(below, lower, torch.where(above, upper, 0.0))
         # Masks as numbers: products are several times faster than torch.where.
         self.bounded, self.free = (below | above).to(lower), (~(below | above)).to(lower)
-        self.sign = self.bounded * torch.where(below, 1.0, -1.0)
-        self.rescale(width)
-
-    def rescale(self, width: Tensor) -> float:
-        "Adapt the map to new widths; returns the largest factor by which one changes."
-        width, old = torch.minimum(width, self.span), getattr(self, "width", width)
-        self.width, self.scale = width, width * self.sign
-        self.edge = (self.span / width).clamp(max=1e300)  # the upper bound, far beyond any x if there is none
-        return float((self.bounded * (width / old).log().abs()).max().exp())
+        self.width = torch.minimum(width, self.span)
+        self.scale = self.width * self.bounded * torch.where(below, 1.0, -1.0)
+        self.edge = (self.span / self.width).clamp(max=1e300)  # the upper bound, far beyond any x if there is none
 
     def _clip(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "Position between the bounds in units of the width, its slope, and the derivative of the slope."
@@ -139,12 +133,14 @@ def _mode(target: _Target, start: Tensor) -> tuple[Tensor, _Metric, str]:
 
 def _laplace(target: _Target) -> tuple[Tensor, _Metric, str]:
     "As `_mode`, with the map to the bounds adapted to the widths found at the mode until they agree."
+    lower, upper = target.support.lower, target.support.upper
     mode, metric, note = _mode(target, target.support.inverse(target.start[target.free]))
     for _ in range(5 if target.bounded else 0):
         theta, slope, *_ = target.support(mode)
-        change = target.support.rescale(2 * slope.abs() * metric.covariance.diagonal().sqrt())
-        if change < 2:
+        wanted = _Support(lower, upper, 2 * slope.abs() * metric.covariance.diagonal().sqrt())
+        if bool(((wanted.width / target.support.width).log() * wanted.bounded).abs().max() < math.log(2)):
             break
+        target.support = wanted
         mode, metric, note = _mode(target, target.support.inverse(theta))
     return mode, metric, note
 

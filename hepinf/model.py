@@ -17,10 +17,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .checks import nearest, require_finite
+from .measurement import Measurement, read_workspace
 from .morphing import RATE_CODES, SHAPE_CODES
 from .priors import Normal, Poisson
 from .processes import Parameter, Process, Variation, processes_to_workspace, to_samples  # noqa: F401
-from .workspace import Measurement, read_workspace
 from .yields import PoissonYields, Sample, Shape
 
 # %% ../nbs/10_model.ipynb #samples
@@ -263,9 +263,10 @@ class BinnedModel:
         "A method of the yields, plus the constraints, on as many rows at a time as a processor's cache likes."
         counts, auxdata = self._measured(counts, auxdata)
         theta, batch, rows = self._check_theta(theta).detach(), theta.shape[:-1], max(1, int(rows))
-        counts = counts.detach().expand(*batch, -1).reshape(-1, counts.shape[-1])
-        auxdata = auxdata.detach().expand(*batch, -1).reshape(-1, auxdata.shape[-1])
-        theta = theta.reshape(-1, theta.shape[-1])
+        count = math.prod(batch)
+        counts = counts.detach().expand(*batch, -1).reshape(count, counts.shape[-1])
+        auxdata = auxdata.detach().expand(*batch, -1).reshape(count, auxdata.shape[-1])
+        theta = theta.reshape(count, theta.shape[-1])
         rows = len(theta) or 1 if theta.is_cuda and rows * 64 > len(theta) else rows
         pieces = zip(theta.split(rows), counts.split(rows), auxdata.split(rows))
         with torch.no_grad():
@@ -289,6 +290,14 @@ class BinnedModel:
             floor = torch.zeros_like(theta).index_copy_(1, j, bend)
             found[-1] = torch.maximum(floor - found[-1], floor / 4)
         return self._log_prob(nu, theta, counts, auxdata), *found
+
+    def saturated(
+        self, counts: Float[Tensor, "*#batch bins"], auxdata: Float[Tensor, "*#batch constraints"]
+    ) -> Float[Tensor, "*_"]:
+        "Log-likelihood of a model that predicts the counts and the auxiliary measurements exactly."
+        aux = auxdata[..., self._count]
+        found = sum((torch.xlogy(n, n) - n - torch.lgamma(n + 1)).sum(-1) for n in (counts, aux))
+        return found - torch.log(self._sd * math.sqrt(2 * math.pi)).sum()
 
     def constraint_measurements(
         self, auxdata: Float[Tensor, "*batch constraints"]

@@ -23,15 +23,20 @@ from .checks import nearest
 from .plots import PETROFF, to_array
 
 # %% ../nbs/37_yield_plots.ipynb #garwood
-def garwood(counts: ArrayLike, level: float = 0.682689492) -> tuple[np.ndarray, np.ndarray]:
+def garwood(
+    counts: ArrayLike,  # (bins,)
+    level: float = 0.682689492,  # confidence level
+) -> tuple[np.ndarray, np.ndarray]:
     "Lower and upper ends of the exact central interval of a Poisson mean, for every count (Garwood 1936)."
-    counts = np.asarray(counts, float)
+    counts = to_array(counts, "counts", (None,), finite=False)  # NaN gives NaN
+    if (counts < 0).any() or not 0 < level < 1:
+        raise ValueError(f"counts must not be negative and level={level} lie between 0 and 1, got {counts.tolist()}")
     tail = (1 - level) / 2
     low = np.where(counts > 0, chi2.ppf(tail, 2 * np.maximum(counts, 1e-300)) / 2, 0.0 * counts)
     return low, chi2.ppf(1 - tail, 2 * counts + 2) / 2
 
 # %% ../nbs/37_yield_plots.ipynb #channels
-@dataclass
+@dataclass(eq=False)
 class _Panel:
     "What one pair of axes shows."
 
@@ -76,13 +81,14 @@ def _join_single_bins(panels: list[_Panel]) -> list[_Panel]:
 
 
 def _join_small_samples(panels: list[_Panel]) -> list[str]:
-    "The samples from bottom to top; of more than ten the smallest become one."
+    "The samples from bottom to top; of more than ten the smallest below the last become one."
     sizes = Counter()
     for panel in panels:
         sizes.update({sample: float(y.sum()) for sample, y in panel.stack.items()})
     if len(sizes) <= len(PETROFF):
         return list(sizes)
-    kept = {sample for sample, _ in sizes.most_common(len(PETROFF) - 1)}
+    *others, last = sizes
+    kept = {last, *sorted(others, key=lambda sample: -sizes[sample])[: len(PETROFF) - 2]}
     rest = f"{len(sizes) - len(kept)} others"
     for panel in panels:
         small = sum((y for sample, y in panel.stack.items() if sample not in kept), np.zeros(len(panel.band)))

@@ -9,7 +9,7 @@ import torch
 from hepinf.fisher import InfernoLoss, information, paired_response, tangent_response, uncertainty, variance
 from hepinf.fit import maximum_likelihood
 from hepinf.metrics import coverage, pull_summary
-from hepinf.model import BinnedModel, Parameter, Process, Variation, to_workspace
+from hepinf.model import BinnedModel, Parameter, Process, Variation
 from hepinf.priors import Normal
 from hepinf.problems import mixture3d as mixture
 from hepinf.training import MLP, train
@@ -119,7 +119,7 @@ def test_exported_workspace_has_our_uncertainty_in_pyhf(k, benchmark):
     model = mixture.templates_from_events(classifier_bins, **events(100_000)).model(benchmark)
     ours, _ = uncertainty(model, "s")
     pyhf.set_backend("pytorch", precision="64b")
-    workspace = pyhf.Workspace(to_workspace(model, poi="s"))
+    workspace = pyhf.Workspace(model.to_workspace(poi="s"))
     theirs = workspace.model()
     data = torch.tensor(workspace.data(theirs), dtype=torch.float64)
     at = torch.tensor(theirs.config.suggested_init(), dtype=torch.float64)
@@ -142,10 +142,8 @@ def test_toys_cover_and_pull_with_constraints():
     truth = model.nominal.repeat(2000, 1)
     counts, auxiliary = model.sample(truth, torch.Generator().manual_seed(11))
 
-    def log_prob(theta):
-        return model.log_prob(theta, counts, auxiliary)
-
-    free, held = maximum_likelihood(log_prob, truth), maximum_likelihood(log_prob, truth, held=(0,))
+    free = maximum_likelihood(model, counts, auxdata=auxiliary)
+    held = maximum_likelihood(model, counts, auxdata=auxiliary, fixed=["s"])
     assert free.converged.all() and held.converged.all(), free.failures() + held.failures()
     fraction, _, _ = coverage(2 * (free.log_prob - held.log_prob) <= 1)
     assert abs(fraction - 0.6827) < 4 * math.sqrt(0.6827 * 0.3173 / 2000)
@@ -164,10 +162,10 @@ def test_fit_agrees_with_pyhf():
         [Parameter("mu", 1.0, (0.0, 10.0)), Parameter("tilt", 0.0, constraint=Normal(0.0, 1.0))],
     )
     counts, _ = model.sample(model.point(mu=1.5, tilt=0.3), torch.Generator().manual_seed(3))
-    ours = maximum_likelihood(lambda theta: model.log_prob(theta, counts), model.nominal[None])
+    ours = maximum_likelihood(model, counts)
     pyhf.set_backend("numpy")
-    workspace = pyhf.Workspace(to_workspace(model, poi="mu", observation=counts))
+    workspace = pyhf.Workspace(model.to_workspace(poi="mu", observation=counts))
     theirs = workspace.model()
     best = pyhf.infer.mle.fit(workspace.data(theirs), theirs)
-    assert ours.converged.all()
-    assert abs(float(ours.theta[0, 0]) - best[theirs.config.poi_index]) < 1e-3
+    assert ours.converged
+    assert abs(float(ours["mu"]) - best[theirs.config.poi_index]) < 1e-3
