@@ -137,7 +137,9 @@ def _laplace(target: _Target) -> tuple[Tensor, _Metric, str]:
     mode, metric, note = _mode(target, target.support.inverse(target.start[target.free]))
     for _ in range(5 if target.bounded else 0):
         theta, slope, *_ = target.support(mode)
-        wanted = _Support(lower, upper, 2 * slope.abs() * metric.covariance.diagonal().sqrt())
+        sd = slope.abs() * metric.covariance.diagonal().sqrt()
+        near = torch.minimum(theta - lower, upper - theta) < 3 * sd
+        wanted = _Support(lower, upper, sd * (0.4 + 1.6 * near))
         if bool(((wanted.width / target.support.width).log() * wanted.bounded).abs().max() < math.log(2)):
             break
         target.support = wanted
