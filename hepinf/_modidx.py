@@ -407,7 +407,7 @@ d = { 'settings': { 'branch': 'main',
                                'hepinf.yields.Yields._compile_shapes': ('yields.html#yields._compile_shapes', 'hepinf/yields.py'),
                                'hepinf.yields.Yields._factors': ('yields.html#yields._factors', 'hepinf/yields.py'),
                                'hepinf.yields.Yields._features': ('yields.html#yields._features', 'hepinf/yields.py'),
+                               'hepinf.yields.Yields._polynomials': ('yields.html#yields._polynomials', 'hepinf/yields.py'),
                                'hepinf.yields.Yields._rates': ('yields.html#yields._rates', 'hepinf/yields.py'),
                                'hepinf.yields.Yields._shapes': ('yields.html#yields._shapes', 'hepinf/yields.py'),
-                               'hepinf.yields.Yields.by_cell': ('yields.html#yields.by_cell', 'hepinf/yields.py'),
-                               'hepinf.yields._horner': ('yields.html#_horner', 'hepinf/yields.py')}}}
+                               'hepinf.yields.Yields.by_cell': ('yields.html#yields.by_cell', 'hepinf/yields.py')}}}

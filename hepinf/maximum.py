@@ -246,7 +246,7 @@ def _run(
         if dual:
             found = climb(
                 lambda part, at, rows=rows: problem.linear(full(part, rows[at]), rows[at], free),
-                start, low, high, tolerance, min(iterations, 25), True,
+                start, low, high, tolerance, min(iterations, 15), True,
             )  # fmt: skip
             start, before = found[0], found[-1]
         found = climb(

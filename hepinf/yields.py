@@ -6,8 +6,10 @@
 __all__ = ['Shape', 'Sample', 'Yields', 'PoissonYields']
 
 # %% ../nbs/08_yields.ipynb #imports
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,14 +41,6 @@ class Sample:
     factors: Sequence[Sequence[int]] = field(default_factory=list)  # for each factor its parameter in each bin
 
 # %% ../nbs/08_yields.ipynb #yields
-def _horner(powers: Tensor, x: Tensor) -> Tensor:
-    "Polynomial in x; the first axis of `powers` are the coefficients, constant first."
-    value = powers[-1]
-    for coefficient in powers[:-1].flip(0):
-        value = torch.addcmul(coefficient, value, x)
-    return value
-
-
 class Yields:
     "Expected events of all cells; float64, on the device of the templates."
 
@@ -104,8 +98,13 @@ class Yields:
                 low[used[parameter], r], high[used[parameter], r] = down, up
         self.rate_parameter = torch.tensor(list(used), dtype=torch.int64, device=device)
         self.rate_edge, self.row_of_cell = edge, row_of_cell.to(device)
-        powers = torch.cat([torch.ones_like(low)[None], rate_polynomial(low, high)])
-        self.rate_powers = powers.to(device)  # (7, rate parameters, rows)
+        powers = torch.cat([torch.ones_like(low)[None], rate_polynomial(low, high)])  # constant first
+        tables = [powers]
+        for _ in range(2):  # slope and curvature, as polynomials of the same length
+            down = tables[-1][1:] * torch.arange(1.0, 7.0, dtype=torch.float64)[:, None, None]
+            tables.append(torch.cat([down, torch.zeros_like(down[:1])]))
+        # (rate parameters, powers, rows) for value, slope and curvature
+        self.rate_tables = [table.transpose(0, 1).contiguous().to(device) for table in tables]
         self.log_low, self.log_high = low.log().to(device), high.log().to(device)
 
     def _compile_factors(self, samples: Sequence[Sample], device: torch.device) -> None:
@@ -130,14 +129,22 @@ class Yields:
         alpha = (theta[..., self.shape_parameter] - self.shape_centre) / self.shape_step
         return self.nominal + alpha @ self.linear + self._features(theta, 0) @ self.curved
 
-    def _rates(self, theta: Tensor) -> Tensor:
-        "Product of all rate factors, one per row and a last column of 1."
-        alpha = theta[..., self.rate_parameter]
-        inside = alpha.clamp(-self.rate_edge, self.rate_edge)[..., None]
-        factor = _horner(self.rate_powers, inside).prod(-2)
+    def _polynomials(self, theta: Tensor, order: int) -> tuple[Tensor, ...]:
+        "Inner polynomials of all rates and their derivatives up to `order`, each (rate parameters, points, rows)."
+        x = theta[:, self.rate_parameter].clamp(-self.rate_edge, self.rate_edge).T
+        square = x * x
+        cube = square * x
+        powers = torch.stack([torch.ones_like(x), x, square, cube, square * square, square * cube, cube * cube], -1)
+        table = torch.cat(self.rate_tables[: order + 1], -1) if order else self.rate_tables[0]
+        return torch.split(powers @ table, self.log_low.shape[1], -1)
+
+    def _rates(self, theta: Tensor, polynomials: Tensor | None = None) -> Tensor:
+        "Product of all rate factors (points, rows), and a last column of 1."
+        alpha = theta[:, self.rate_parameter]
+        inner = self._polynomials(theta, 0)[0] if polynomials is None else polynomials
         beyond = (alpha - self.rate_edge).relu() @ self.log_high + (-alpha - self.rate_edge).relu() @ self.log_low
-        factor = factor * beyond.exp()
-        return torch.cat([factor, torch.ones_like(factor[..., :1])], -1)
+        factor = inner.prod(0) * beyond.exp()
+        return torch.cat([factor, torch.ones_like(factor[:, :1])], -1)
 
     def _factors(self, theta: Tensor) -> Tensor:
         "Parameters over their scale, and a last column of 1."
@@ -145,12 +152,13 @@ class Yields:
 
     def by_cell(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch slots bins"]:
         "Expected events of each sample slot in each bin."
+        batch, theta = theta.shape[:-1], theta.reshape(math.prod(theta.shape[:-1]), self.size)
         cells = self._shapes(theta)
         if len(self.rate_parameter):
-            cells = cells * self._rates(theta)[..., self.row_of_cell]
+            cells = cells * self._rates(theta)[:, self.row_of_cell]
         for index in self.factor:
-            cells = cells * self._factors(theta)[..., index]
-        return cells.expand(*theta.shape[:-1], self.cells).unflatten(-1, (self.slots, self.bins))
+            cells = cells * self._factors(theta)[:, index]
+        return cells.expand(len(theta), self.cells).reshape(*batch, self.slots, self.bins)
 
     def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
         "Expected events of each bin."
@@ -170,34 +178,32 @@ class PoissonYields(Yields):
         by_bin = torch.cat([self.linear, self.curved]).reshape(2 * k, self.slots, self.bins)
         self.shapes_by_bin = by_bin.permute(2, 1, 0).contiguous()  # (bins, slots, 2 features)
 
-    def _rate_derivatives(self, theta: Tensor, order: int) -> list[Tensor]:
-        "For each rate parameter and row: factor'/factor and, if `order` is 2, factor''/factor."
-        alpha = theta[:, self.rate_parameter, None]
-        inside, powers, found = alpha.clamp(-self.rate_edge, self.rate_edge), self.rate_powers, []
-        value = _horner(powers, inside)
-        for n in range(1, order + 1):
-            if self.rate_edge:
-                # beyond the edge both ratios keep their value at the edge: that is what joins the polynomial
-                powers = powers[1:] * torch.arange(1, len(powers), device=powers.device)[:, None, None]
-                found.append(_horner(powers, inside) / value)
-            else:
-                found.append((alpha > 0) * self.log_high**n + (alpha < 0) * (-self.log_low) ** n)
-        return found
+    def _rate_derivatives(self, theta: Tensor, polynomials: tuple[Tensor, ...]) -> list[Tensor]:
+        "For each rate parameter, point and row: factor'/factor and, if it is there, factor''/factor."
+        if self.rate_edge:
+            # beyond the edge both ratios keep their value at the edge: that is what joins the polynomial
+            return [derivative / polynomials[0] for derivative in polynomials[1:]]
+        alpha = theta[:, self.rate_parameter].T[..., None]
+        low, high = self.log_low[:, None], self.log_high[:, None]
+        return [(alpha > 0) * high**n + (alpha < 0) * (-low) ** n for n in range(1, len(polynomials))]
 
-    def _pieces(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
-        "Yields per bin, factors, and per cell: multipliers Q, yields, residuals."
+    def _pieces(self, theta: Tensor, counts: Tensor, order: int) -> tuple[Any, ...]:
+        "Yields per bin, factors, and per cell: multipliers Q, yields, residuals; derivatives of the rates."
         factors = self._factors(theta)
         factors = torch.where(factors == 0, 1e-100, factors)
         multiplier = torch.ones(len(theta), self.cells, dtype=theta.dtype, device=theta.device)
+        rates: list[Tensor] = []
         if len(self.rate_parameter):
-            multiplier = self._rates(theta)[:, self.row_of_cell]
+            polynomials = self._polynomials(theta, order)
+            rates = self._rate_derivatives(theta, polynomials)
+            multiplier = self._rates(theta, polynomials[0])[:, self.row_of_cell]
         for index in self.factor:
             multiplier = multiplier * factors[:, index]
         cells = self._shapes(theta) * multiplier
         nu = cells.unflatten(1, (self.slots, self.bins)).sum(1)
         # 0/0 for an empty bin without expectation: its residual is that of no count
         residual = torch.where(counts > 0, counts / nu, 0.0) - 1
-        return nu, factors[:, :-1] * self.scale, multiplier, cells, residual.repeat(1, self.slots)
+        return nu, factors[:, :-1] * self.scale, multiplier, cells, residual.repeat(1, self.slots), rates
 
     def _shape_sums(self, weights: Tensor, theta: Tensor) -> Tensor:
         "Sum over cells of `weights` (batch, ..., cells) times the derivative of the shapes by each feature."
@@ -209,16 +215,15 @@ class PoissonYields(Yields):
         self, theta: Float[Tensor, "batch parameters"], counts: Float[Tensor, "batch bins"]
     ) -> tuple[Float[Tensor, "batch bins"], Float[Tensor, "batch parameters"]]:
         "Yields, and the gradient of sum(n ln nu - nu)."
-        nu, factors, multiplier, cells, residual = self._pieces(theta, counts)
+        nu, factors, multiplier, cells, residual, rates = self._pieces(theta, counts, 1)
         rows = self.log_low.shape[1]
         by_group = (residual * cells) @ self.member.T
         gradient = torch.zeros_like(theta)
         gradient[:, self.factor_parameter] = by_group[:, rows:] / factors[:, self.factor_parameter]
         if self.shape_codes:
             gradient.index_add_(1, self.shape_parameter, self._shape_sums(residual * multiplier, theta))
-        if rows:
-            slopes = self._rate_derivatives(theta, 1)[0]
-            gradient[:, self.rate_parameter] += (slopes @ by_group[:, :rows, None])[..., 0]
+        if rates:
+            gradient[:, self.rate_parameter] += torch.einsum("pnr,nr->np", rates[0], by_group[:, :rows])
         return nu, gradient
 
     def slopes(
@@ -232,42 +237,39 @@ class PoissonYields(Yields):
     ]:
         """Yields, gradient of sum(n ln nu - nu), slopes J of the yields, n / nu^2 (batch, bins), and the residuals
         times the second derivatives of the yields in each parameter (batch, parameters)."""
-        pieces = self._pieces(theta, counts)
-        logs, second = self._logs(theta, pieces, 2)
+        pieces = self._pieces(theta, counts, 2)
+        logs = self._logs(theta, pieces)
         slopes = self._slopes(theta, pieces, logs)
-        nu, *_, residual = pieces
+        nu, residual = pieces[0], pieces[4]
         gradient = (residual[:, None, : self.bins] @ slopes)[:, 0]
-        bends = self._bends(theta, pieces, second)
+        bends = self._bends(theta, pieces)
         return nu, gradient, slopes, torch.where(counts > 0, counts / nu**2, 0.0), bends
 
-    def _bends(self, theta: Tensor, pieces: tuple[Tensor, ...], second: Tensor | None) -> Tensor:
+    def _bends(self, theta: Tensor, pieces: tuple[Any, ...]) -> Tensor:
         "Residuals times the second derivatives of the one-parameter functions, summed over cells."
-        _, _, multiplier, cells, residual = pieces
+        _, _, multiplier, cells, residual, rates = pieces
         found = torch.zeros_like(theta)
-        if second is not None:
-            by_row = (residual * cells) @ self.member[: second.shape[2]].T
-            found[:, self.rate_parameter] = (second @ by_row[..., None])[..., 0]
+        if rates:
+            by_row = (residual * cells) @ self.member[: rates[1].shape[2]].T
+            found[:, self.rate_parameter] = torch.einsum("pnr,nr->np", rates[1], by_row)
         if self.shape_codes:
             pull = (residual * multiplier) @ self.curved.T
             found.index_add_(1, self.shape_parameter, pull * self._features(theta, 2) / self.shape_step**2)
         return found
 
-    def _logs(self, theta: Tensor, pieces: tuple[Tensor, ...], order: int) -> tuple[Tensor, Tensor | None]:
-        "Logarithmic derivatives lambda (batch, groups, parameters), and factor''/factor of the rates."
-        rows, groups, factors = self.log_low.shape[1], len(self.member), pieces[1]
-        logs = theta.new_zeros(len(theta), groups, self.size)
-        second = None
-        if rows:
-            first, *rest = self._rate_derivatives(theta, order)
-            logs[:, :rows, self.rate_parameter] = first.transpose(1, 2)
-            second = rest[0] if rest else None
+    def _logs(self, theta: Tensor, pieces: tuple[Any, ...]) -> Tensor:
+        "Logarithmic derivatives lambda (batch, groups, parameters)."
+        rows, groups, factors, rates = self.log_low.shape[1], len(self.member), pieces[1], pieces[5]
+        logs = theta.new_zeros(len(theta), self.size, groups)  # filled parameter by parameter, as they are stored
+        if rates:
+            logs[:, self.rate_parameter, :rows] = rates[0].transpose(0, 1)
         own = torch.arange(rows, groups, device=theta.device)
-        logs[:, own, self.factor_parameter] = 1 / factors[:, self.factor_parameter]
-        return logs, second
+        logs[:, self.factor_parameter, own] = 1 / factors[:, self.factor_parameter]
+        return logs.transpose(1, 2)
 
-    def _slopes(self, theta: Tensor, pieces: tuple[Tensor, ...], logs: Tensor) -> Tensor:
+    def _slopes(self, theta: Tensor, pieces: tuple[Any, ...], logs: Tensor) -> Tensor:
         "J (batch, bins, parameters): yields times lambda, summed over groups, plus the shapes."
-        _, _, multiplier, cells, _ = pieces
+        multiplier, cells = pieces[2], pieces[3]
         per_bin = (self.member * cells[:, None]).unflatten(2, (self.slots, self.bins)).sum(2)
         slopes = per_bin.transpose(1, 2) @ logs
         if self.shape_codes:
@@ -284,14 +286,14 @@ class PoissonYields(Yields):
         Float[Tensor, "batch bins"], Float[Tensor, "batch parameters"], Float[Tensor, "batch parameters parameters"]
     ]:
         "Yields, gradient and Hessian of sum(n ln nu - nu)."
-        pieces = self._pieces(theta, counts)
-        nu, _, multiplier, cells, residual = pieces
-        logs, second = self._logs(theta, pieces, 2)
+        pieces = self._pieces(theta, counts, 2)
+        nu, _, multiplier, cells, residual, _ = pieces
+        logs = self._logs(theta, pieces)
         slopes = self._slopes(theta, pieces, logs)
         weight = residual * cells
         overlap = (self.member * weight[:, None]) @ self.member.T
         curvature = logs.transpose(1, 2) @ (overlap @ logs)
-        diagonal = self._bends(theta, pieces, second)
+        diagonal = self._bends(theta, pieces)
         if self.shape_codes:
             pull = residual * multiplier
             added = torch.zeros_like(logs)
