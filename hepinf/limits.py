@@ -79,7 +79,7 @@ def _setup(model: Any, data: Tensor | None, auxdata: Tensor | None, poi: str | N
     if poi is None:
         raise ValueError("poi: this model has no parameter of interest; name one of its free rates")
     model.index(poi)
-    counts, auxdata = model._measured(data, auxdata)
+    counts, auxdata = model.require_data(data, auxdata)
     return counts, auxdata, poi
 
 # %% ../nbs/13_limits.ipynb #hypothesis
@@ -222,7 +222,7 @@ def discovery(
     q, _, root = test(torch.zeros((), dtype=torch.float64, device=counts.device))
     p, problem = _normal_tail(q.sqrt()), test.failures()
     if toys is not None:
-        found = _by_toys(model, torch.zeros((), dtype=torch.float64), counts, auxdata, poi, "q0", toys, seed)
+        found = _by_toys(model, torch.zeros_like(q), counts, auxdata, poi, "q0", toys, seed)
         p, problem = found.p, problem or found.problem
     return Discovery(q, p, -torch.special.ndtri(p) if toys is not None else q.sqrt(), root, problem)
 

@@ -330,7 +330,7 @@ def maximum_likelihood(
         data = model.observed if data is None else data
         if data is None:
             raise ValueError("data: this model has no observation; pass counts, or model.asimov()")
-        data, auxdata = model._measured(data, auxdata)
+        data, auxdata = model.require_data(data, auxdata)
         start = model.nominal if start is None else start
     elif start is None:
         raise ValueError("start: a callable needs a start point, one per data set")

@@ -201,14 +201,32 @@ class BinnedModel:
 
     def _measured(self, counts: Tensor, auxdata: Tensor | None) -> tuple[Tensor, Tensor]:
         "Counts and auxiliary data as float64 of the right length."
-        counts = counts.double()
-        if counts.shape[-1:] != (self.yields.bins,):
-            raise ValueError(
-                f"counts have {counts.shape[-1] if counts.dim() else 0} bins, the model {self.yields.bins}"
+        counts = torch.as_tensor(counts, dtype=torch.float64, device=self.device)
+        found, bins, extra = counts.shape[-1] if counts.dim() else 0, self.yields.bins, len(self.constrained)
+        if found != bins:
+            both = (
+                f": these are counts and {extra} auxiliary data; pass the latter as auxdata"
+                if found == bins + extra
+                else ""
             )
-        auxdata = self.auxdata if auxdata is None else auxdata.double()
-        if auxdata.shape[-1:] != (len(self.constrained),):
-            raise ValueError(f"auxdata have {auxdata.shape[-1]} values, the model {len(self.constrained)} constraints")
+            raise ValueError(f"counts have {found} bins, the model {bins}{both}")
+        auxdata = self.auxdata if auxdata is None else torch.as_tensor(auxdata, dtype=torch.float64, device=self.device)
+        if auxdata.shape[-1:] != (extra,):
+            raise ValueError(f"auxdata have {auxdata.shape[-1]} values, the model {extra} constraints")
+        return counts, auxdata
+
+    def require_data(self, counts: Tensor, auxdata: Tensor | None) -> tuple[Tensor, Tensor]:
+        "Counts and auxiliary data that a fit can use; `ValueError` names the first bad value."
+        counts, auxdata = self._measured(counts, auxdata)
+        for what, values, bad in (
+            ("counts", counts, ~torch.isfinite(counts) | (counts < 0)),
+            ("auxdata", auxdata, ~torch.isfinite(auxdata)),
+        ):
+            if bool(bad.any()):
+                *batch, k = bad.nonzero()[0].tolist()
+                where = f"bin {k}" if what == "counts" else f"of '{self.parameter_names[self.constrained[k]]}'"
+                of = f" of data set {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""
+                raise ValueError(f"{what} {where}{of}: {float(values[tuple(bad.nonzero()[0])])} is no measurement")
         return counts, auxdata
 
     def _log_prob(self, nu: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
