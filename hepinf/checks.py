@@ -33,5 +33,6 @@ def nearest(kind: str, name: str, choices: Iterable[str]) -> str:
     "One line for an unknown `name`: the nearest of `choices`, or all of them when none is near."
     choices = list(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else f"choose from: {', '.join(choices)}"
+    some = ", ".join(choices) if len(choices) <= 20 else f"{', '.join(choices[:10])}, ... ({len(choices)} in all)"
+    hint = f"did you mean '{close[0]}'?" if close else f"choose from: {some}"
     return f"unknown {kind} '{name}'; {hint}"

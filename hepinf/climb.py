@@ -101,6 +101,36 @@ def _within(
         step[rows] = torch.where(ok[:, None], shift[rows] + rest, end[rows] - at[rows])
     return step
 
+# %% ../nbs/11_climb.ipynb #escape
+def _escape(
+    evaluate: Callable,
+    local: Any,
+    at: Tensor,
+    rows: Tensor,
+    lost: Tensor,
+    active: Tensor,
+    low: Tensor,
+    high: Tensor,
+    gain: float,
+) -> tuple[Tensor, Any, Tensor]:
+    "Leave a saddle: points, local expansions, and which of the `lost` rows found something higher by `gain`."
+    keep = ~(active[lost][:, :, None] | active[lost][:, None, :])
+    matrix = local.curvature[lost] * keep
+    scale = matrix.diagonal(dim1=1, dim2=2).abs().sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    vectors = torch.linalg.eigh(matrix / scale[:, :, None] / scale[:, None])[1][:, :, 0] / scale
+    best, value = at.clone(), local.value.clone()
+    higher = torch.zeros(len(at), dtype=torch.bool, device=at.device)
+    for length in (0.1, 0.3, 1.0, 3.0, 10.0, 100.0):
+        for sign in (-length, length):
+            trial = at.clone()
+            trial[lost] = torch.minimum(torch.maximum(at[lost] + sign * vectors, low[lost]), high[lost])
+            found = evaluate(trial, rows).value
+            better = found > value + gain
+            best = torch.where(better[:, None], trial, best)
+            value, higher = torch.where(better, found, value), higher | better
+    return best, evaluate(best, rows) if bool(higher.any()) else local, higher
+
 # %% ../nbs/11_climb.ipynb #climb
 CONVERGED, RUNNING, NO_START, SINGULAR, STUCK = range(5)
 
@@ -131,7 +161,13 @@ def climb(
         now = torch.full((len(rows),), RUNNING, device=device)
         now[definite & (distance < tolerance)] = CONVERGED
         # a damped climb has come to rest where the undamped curvature is not positive definite
-        now[~ok & (damping == 0) & (last < tolerance)] = SINGULAR
+        lost = ~ok & (damping == 0) & (last < tolerance)
+        if bool(lost.any()) and isinstance(here, Exact):
+            at, here, higher = _escape(evaluate, here, at, rows, lost, active, low, high, 1e-3 * tolerance)
+            last, lost = torch.where(higher, math.inf, last), lost & ~higher
+            if bool(higher.any()) and iteration < iterations:
+                continue
+        now[lost] = SINGULAR
         now[damping > 1e12] = STUCK
         now[~torch.isfinite(here.value) | ~torch.isfinite(gradient).all(1)] = NO_START
         # the last step is there already and leaves an error of higher order
