@@ -128,7 +128,7 @@ class FitResult:
         values, vectors = torch.linalg.eigh(matrix / scale[:, None] / scale)
         name = self.names[free[int((vectors[:, 0] / scale).abs().argmax())]]
         if float(values[0]) < -1e-8:
-            return f"not a maximum: the likelihood curves upwards along '{name}', and nothing higher was found on that line"
+            return f"not a maximum: the likelihood curves upwards along '{name}', with nothing higher on that line"
         return f"a direction is not determined by the data: mostly '{name}'; fix it"
 
 # %% ../nbs/12_maximum.ipynb #problem

@@ -183,13 +183,15 @@ class Generator:
     def workspace(self):
         observations = [{"name": c, "data": self.observed(samples)} for c, samples in self.channels.items()]
         self.rng.shuffle(observations)
-        scalars = [name for name, (kind, _) in self.sets.items() if kind in ("normfactor", "normsys", "lumi")]
+        scalars = [name for name, (kind, _) in self.sets.items() if kind in ("normfactor", "normsys", "lumi")] + [
+            "gone"
+        ]
         return {
             "version": "1.0.0",
             "channels": [{"name": c, "samples": list(samples.values())} for c, samples in self.channels.items()],
             "observations": observations,
             "measurements": [
-                {"name": f"fit {k}", "config": {"poi": self.rng.choice([*scalars, "absent"]), "parameters": self.settings()}}
+                {"name": f"fit {k}", "config": {"poi": self.rng.choice(scalars), "parameters": self.settings()}}
                 for k in range(self.rng.randint(1, 3))
             ],
         }  # fmt: skip
@@ -246,6 +248,12 @@ def autograd(model, points):
     return torch.autograd.grad(model.log_prob(theta, model.observed).sum(), theta)[0]
 
 
+def assert_same_hessian(model, point):
+    reference = torch.func.hessian(lambda theta: model.log_prob(theta, model.observed))(point)
+    found = model.derivatives(point[None], model.observed)[2][0]
+    torch.testing.assert_close(found, reference, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_random_workspace_is_pyhfs(seed, pyhf_gradients):
     workspace = random_workspace(seed)
@@ -268,7 +276,19 @@ def test_random_workspace_is_pyhfs(seed, pyhf_gradients):
             value, gradient, *_ = ours.derivatives(points, ours.observed, order=order)
             torch.testing.assert_close(value, ours.log_prob(points, ours.observed), rtol=1e-12, atol=0)
             torch.testing.assert_close(gradient, exact, rtol=1e-9, atol=1e-9)
+        assert_same_hessian(ours, points[-1])
     assert workspace == dict(reference)
+
+
+def test_slope_at_the_kink_lies_between_its_sides():
+    "The piecewise codes bend at the nominal point; a slope of 0 there would hold every fit that starts at it."
+    workspace = two_channels()
+    model = BinnedModel.from_workspace(workspace, modifier_settings=CODES["piecewise"])
+    jes = model.index("JES")
+    points = torch.stack([model.point(JES=value) for value in (-1e-9, 0.0, 1e-9)])
+    for order in (1, 2):
+        below, at, above = model.derivatives(points, model.observed, order=order)[1][:, jes].tolist()
+        assert min(below, above) < at < max(below, above)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -299,9 +319,7 @@ if PUBLISHED:
             torch.testing.assert_close(gradient, exact, rtol=1e-8, atol=1e-8)
         reference = pyhf_gradients(theirs, points[-3:], data)
         torch.testing.assert_close(exact[-3:], reference, rtol=1e-6, atol=1e-6)
-        hessian = ours.derivatives(points[-1:], ours.observed)[2][0]
-        reference = torch.func.hessian(lambda theta: ours.log_prob(theta, ours.observed))(points[-1])
-        torch.testing.assert_close(hessian, reference, rtol=1e-8, atol=1e-8)
+        assert_same_hessian(ours, points[-1])
 
 
 VALUES = [
@@ -431,7 +449,7 @@ def test_mutated_workspace_is_read_as_by_pyhf_or_refused_in_one_line(block, tmp_
             trouble = f"{type(error).__name__}: {error!s:.300}"
         failures += [f"block {block}, case {case}, {', '.join(did)}: {trouble}"] if trouble else []
     assert not failures, "\n".join(failures)
-    assert 5 < read < 95 and slowest < 5
+    assert 10 < read < 90 and slowest < 5
 
 
 def two_channels():
@@ -530,7 +548,7 @@ BAD = {
         lambda w: [s["modifiers"].clear() for c in w["channels"] for s in c["samples"]], "workspace", "no modifier"
     ),
     # finite numbers whose squares are not
-    "shapesys of a huge yield": (lambda w: sample(w)["data"].__setitem__(0, 1e200), "'SR'", "'bkg'", "'fakes'", "bin 0"),
+    "shapesys of a huge yield": (lambda w: sample(w)["data"].__setitem__(0, 1e200), "'bkg'", "'fakes'", "bin 0"),
     "shapesys of a huge width": (
         lambda w: entry(w, "fakes", "shapesys")["data"].__setitem__(1, 1e200), "'SR'", "'bkg'", "'fakes'", "bin 1"
     ),
@@ -689,6 +707,11 @@ def test_patchset_of_another_workspace_is_refused(background_only):
         (lambda patchset: [{"op": "replace", "path": "/channels/0/samples/0/data/1", "value": -1}], "'SR'.*bin 1"),
         (lambda patchset: [{"path": "/channels/0"}], "patch, operation 0"),
         (lambda patchset: [3], "patch, operation 0"),
+        (lambda patchset: [{"op": "test", "path": "/version", "value": "two\nlines"}], "patch"),
+        (
+            lambda patchset: ({**patchset, "patches": [{**patchset["patches"][0], "patch": None}]}, "signal_500"),
+            "patch",
+        ),
         (lambda patchset: {"patches": []}, "patchset"),
         (
             lambda patchset: ({**patchset, "patches": patchset["patches"][:1] * 2}, "signal_500"),
