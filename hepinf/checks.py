@@ -31,7 +31,7 @@ def require_finite(
 # %% ../nbs/00_checks.ipynb #nearest
 def nearest(kind: str, name: str, choices: Iterable[str]) -> str:
     "One line for an unknown `name`: the nearest of `choices`, or all of them when none is near."
-    choices = list(choices)
+    choices, name = list(choices), name if len(name) <= 60 else f"{name[:57]}..."
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     some = ", ".join(choices) if len(choices) <= 20 else f"{', '.join(choices[:10])}, ... ({len(choices)} in all)"
     hint = f"did you mean '{close[0]}'?" if close else f"choose from: {some}"

@@ -251,7 +251,7 @@ def _check(log_prob: Callable, start: Tensor, bounds, names, sizes: dict[str, tu
         raise ValueError(f"bounds of shapes {tuple(lower.shape)} and {tuple(upper.shape)} for {len(start)} parameters")
     outside = (~((lower <= start) & (start <= upper))).nonzero()[:, 0].tolist()
     if outside:
-        name, value, low, high = ((x[outside[0]]) for x in (names, start.tolist(), lower.tolist(), upper.tolist()))
+        name, value, low, high = (x[outside[0]] for x in (names, start.tolist(), lower.tolist(), upper.tolist()))
         raise ValueError(f"start of '{name}', {value}, is not within [{low}, {high}]")
     if bool((lower == upper).all()):
         raise ValueError("every parameter is held: the bounds leave nothing to sample")
@@ -275,7 +275,7 @@ def hmc(
     draws: int = 1000,  # kept, per chain
     warmup: int = 300,  # trajectories before that
     chains: int = 32,  # advanced together as the rows of one batch
-    steps: int = 50,  # most leapfrog steps per trajectory; 2 to 20 are usual
+    steps: int = 64,  # most leapfrog steps per trajectory; 2 to 30 are usual
     acceptance: float = 0.9,  # aimed at by the step size; nearer to 1 where trajectories diverge
     bounds: tuple[Tensor, Tensor] | None = None,  # lower, upper (parameters,); +-inf: none; equal: held there
     seed: int = 0,

@@ -68,6 +68,17 @@ def _staterrors(channels: list[dict]) -> Iterator[ParameterSet]:
         )  # fmt: skip
 
 # %% ../nbs/07_measurement.ipynb #sets
+def _effective_count(where: str, y: float, u: float) -> float:
+    "Events that fluctuate as much as a yield y with uncertainty u; 1 where one of the two is zero."
+    try:
+        tau = y**2 / u**2 if y > 0 and u > 0 else 1.0
+    except (OverflowError, ZeroDivisionError):
+        tau = 0.0
+    if not 0 < tau < math.inf:
+        raise ValueError(f"{where}: no usable relative uncertainty, {u:.6g} of {y:.6g}")
+    return tau
+
+
 def _sets(channels: list[dict]) -> Iterator[tuple[str, ParameterSet]]:
     "Every parameter set that the modifiers ask for, with the kind that asks, in pyhf's order."
     for kind in MODIFIERS:
@@ -95,7 +106,8 @@ def _sets(channels: list[dict]) -> Iterator[tuple[str, ParameterSet]]:
                 yield kind, ParameterSet(name, False, [1.0] * n, [[0.0, 10.0]] * n, [False] * n)
             else:
                 pairs = list(zip(sample["data"], modifier["data"]))
-                tau = [y**2 / u**2 if y > 0 and u > 0 else 1.0 for y, u in pairs]
+                where = f"channel '{channel}', sample '{sample['name']}', shapesys '{name}'"
+                tau = [_effective_count(f"{where}, bin {k}", *pair) for k, pair in enumerate(pairs)]
                 fixed = [not (y > 0 and u > 0) for y, u in pairs]
                 yield kind, ParameterSet(name, False, [1.0] * n, [[1e-10, 10.0]] * n, fixed, "poisson", tau, None, tau)
 
@@ -145,8 +157,8 @@ def _check_set(found: ParameterSet) -> None:
             raise ValueError(f"parameter '{name}': its initial value {start} lies outside its bounds [{low}, {high}]")
     for key in ("sigmas", "factors"):
         for name, value in zip(found.names(), getattr(found, key) or []):
-            if not value > 0:
-                raise ValueError(f"parameter '{name}': its {key} must be positive, not {value}")
+            if not 0 < value < math.inf:
+                raise ValueError(f"parameter '{name}': its {key} must be positive and finite, not {value}")
     if found.constraint == "poisson" and min(found.auxdata) < 0:
         raise ValueError(f"parameter '{found.name}': its auxdata must not be negative")
 
@@ -194,10 +206,11 @@ def read_workspace(
         raise ValueError("workspace: no modifier, hence no parameter to infer")
     if poi is ...:
         named = parameters.get(chosen["config"]["poi"])
-        poi = named.name if named is not None and named.scalar else None
+        poi = named.names()[0] if named is not None and len(named.inits) == 1 else None
     elif poi is not None:
-        scalars = [p.name for p in parameters.values() if p.scalar]
-        if poi not in scalars:
-            raise ValueError(nearest("parameter of interest", str(poi), scalars))
+        single = {p.name: p.names()[0] for p in parameters.values() if len(p.inits) == 1}
+        if poi not in single and poi not in single.values():
+            raise ValueError(nearest("parameter of interest", str(poi), single))
+        poi = single.get(poi, poi)
     observed = [float(n) for channel in channels for n in counts[channel["name"]]]
     return Measurement(chosen["name"], channels, parameters, observed, poi, workspace)

@@ -27,7 +27,7 @@ from .yields import PoissonYields, Sample, Shape
 def _modifier_codes(settings: Mapping | None) -> tuple[str, str]:
     "Interpolation codes of shapes and rates, written as pyhf's `modifier_settings`."
     codes = {"histosys": "code4p", "normsys": "code4"}
-    allowed = {"histosys": SHAPE_CODES[1:], "normsys": RATE_CODES}
+    allowed = {"histosys": SHAPE_CODES[1:], "normsys": tuple(RATE_CODES)}
     for kind, setting in (settings or {}).items():
         if kind not in codes:
             raise ValueError(nearest("modifier with an interpolation code", str(kind), codes))
@@ -58,7 +58,7 @@ def _samples(read: Measurement, shape_code: str, device: torch.device | str | No
                 if kind == "histosys":
                     shapes.append(Shape(p, tensor(data["lo_data"]), tensor(data["hi_data"]), shape_code))
                 elif kind == "normsys":
-                    rates.append((p, data["lo"], data["hi"]))
+                    rates.append((p, float(data["lo"]), float(data["hi"])))
                 elif kind in ("normfactor", "lumi"):
                     factors.append([p] * bins)
                 else:
@@ -119,7 +119,7 @@ class BinnedModel:
         bins = {channel["name"]: len(channel["samples"][0]["data"]) for channel in read.channels}
         names = [sample["name"] for channel in read.channels for sample in channel["samples"]]
         model._build(_samples(read, shape_code, device), names, bins, parameters, [1.0] * len(parameters), rate_code)
-        model.workspace, model.poi = read.workspace, read.poi
+        model.workspace, model.measurement, model.poi = read.workspace, read.name, read.poi
         model.observed = model.nominal.new_tensor(read.observed)
         return model
 
@@ -157,6 +157,7 @@ class BinnedModel:
         self._sd = tensor([terms[k].sd for k in gauss])
         self._tau = tensor([terms[k].tau for k in count])
         self.workspace: dict | None = None
+        self.measurement: str | None = None
         self.poi: str | None = None
         self.observed: Tensor | None = None
 
@@ -234,8 +235,9 @@ class BinnedModel:
         constrained = theta[..., self._constrained]
         rate = self._tau * constrained[..., self._count]
         aux = auxdata[..., self._count]
-        main = torch.xlogy(counts, nu.clamp_min(0)) - nu - torch.lgamma(counts + 1)
-        subsidiary = torch.xlogy(aux, rate.clamp_min(0)) - rate - torch.lgamma(aux + 1)
+        # an empty bin has no logarithm: its gradient at a yield of 0 would be 0/0
+        main = torch.xlogy(counts, torch.where(counts > 0, nu, 1.0).clamp_min(0)) - nu - torch.lgamma(counts + 1)
+        subsidiary = torch.xlogy(aux, torch.where(aux > 0, rate, 1.0).clamp_min(0)) - rate - torch.lgamma(aux + 1)
         pull = (constrained[..., self._gauss] - auxdata[..., self._gauss]) / self._sd
         gauss = -0.5 * pull**2 - torch.log(self._sd * math.sqrt(2 * math.pi))
         total = main.sum(-1) + subsidiary.sum(-1) + gauss.sum(-1)
@@ -290,7 +292,7 @@ class BinnedModel:
         with torch.no_grad():
             parts = [self._with_constraints(method, *piece) for piece in pieces]
         found = [torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts)]
-        return tuple(x.reshape(*batch, *x.shape[1:]) for x in found)
+        return tuple(x.reshape((*batch, *x.shape[1:])) for x in found)
 
     def _with_constraints(self, method, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple[Tensor, ...]:
         nu, *found = method(theta, counts)
@@ -372,7 +374,9 @@ class BinnedModel:
             require_finite(observation, "observation", axis="bin")
             for entry in workspace["observations"]:
                 entry["data"] = observation[self.channels[entry["name"]]].tolist()
-        for measurement in workspace["measurements"] if poi is not None else ():
+        # the measurement of this model comes first: it is what a reader takes
+        workspace["measurements"].sort(key=lambda measurement: measurement["name"] != self.measurement)
+        if poi is not None:
             self.index(poi)
-            measurement["config"]["poi"] = poi
+            workspace["measurements"][0]["config"]["poi"] = poi
         return workspace

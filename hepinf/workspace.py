@@ -28,13 +28,13 @@ def _table(where: str, value: Any, required: tuple[str, ...], optional: tuple[st
             raise ValueError(f"{where}: '{key}' is missing")
     for key in value:
         if key not in (*required, *optional):
-            raise ValueError(f"{where}: {nearest('key', str(key), (*required, *optional))}")
+            raise ValueError(f"{where}: {nearest('key', ' '.join(str(key).split()), (*required, *optional))}")
     return value
 
 
 def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{where}: a name is needed, not {value!r:.60}")
+    if not isinstance(value, str) or value.splitlines() != [value]:
+        raise ValueError(f"{where}: a name of one line is needed, not {value!r:.60}")
     return value
 
 
@@ -81,9 +81,12 @@ def read_json(source: str | Path | Mapping | list) -> Any:
     if isinstance(source, str | Path):
         try:
             return json.loads(Path(source).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{source}: not a JSON file ({error})") from None
-    return copy.deepcopy(source if isinstance(source, list) else dict(source))
+    try:
+        return copy.deepcopy(source if isinstance(source, list) else dict(source))
+    except RecursionError:
+        raise ValueError("workspace: its lists are nested too deeply") from None
 
 
 def digest(workspace: Mapping, algorithm: str = "sha256") -> str:
@@ -109,7 +112,7 @@ def apply_patch(workspace: dict, patch: Any) -> dict:
     try:
         return jsonpatch.apply_patch(workspace, patch)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"patch: it does not apply to this workspace ({error})") from None
+        raise ValueError(f"patch: it does not apply to this workspace ({' '.join(str(error).split())})") from None
 
 
 def _patches(patchset: Any) -> dict[str, list]:
@@ -121,7 +124,8 @@ def _patches(patchset: Any) -> dict[str, list]:
         metadata = _table(where, patch, ("patch", "metadata"))["metadata"]
         if not isinstance(metadata, dict):
             raise ValueError(f"{where}: its metadata is not a JSON object")
-        found[_text(f"{where}, name", metadata.get("name"))] = patch["patch"]
+        found[_text(f"{where}, name", metadata.get("name"))] = _list(f"{where}, patch", patch["patch"])
+    _unique("patchset", "patch", [patch["metadata"]["name"] for patch in patchset["patches"]])
     return found
 
 
@@ -133,8 +137,14 @@ def _from_patchset(workspace: dict, patchset: Any, name: str) -> list:
     digests = metadata.get("digests", {}) if isinstance(metadata, dict) else None
     if not isinstance(digests, dict):
         raise ValueError("patchset, metadata: 'digests' must be a JSON object")
+    if not digests:
+        raise ValueError(
+            "patchset, metadata: its digests are missing, so it cannot be told which workspace it belongs to"
+        )
     for algorithm, expected in digests.items():
-        if algorithm in ("md5", "sha256") and digest(workspace, algorithm) != expected:
+        if algorithm not in ("md5", "sha256"):
+            raise ValueError(f"patchset, digests: {nearest('algorithm', str(algorithm), ('md5', 'sha256'))}")
+        if digest(workspace, algorithm) != expected:
             raise ValueError(f"patchset: its {algorithm} digest belongs to another workspace than this one")
     return patches[name]
 
@@ -144,10 +154,11 @@ MODIFIERS = ("histosys", "lumi", "normfactor", "normsys", "shapefactor", "shapes
 
 def _check_modifier(where: str, modifier: Any, bins: int) -> None:
     _table(where, modifier, ("name", "type", "data"))
-    name, kind, data = _text(f"{where}, name", modifier["name"]), modifier["type"], modifier["data"]
+    name, kind = (_text(f"{where}, {key}", modifier[key]) for key in ("name", "type"))
+    data = modifier["data"]
     where = f"{where} '{name}'"
     if kind not in MODIFIERS:
-        raise ValueError(f"{where}: {nearest('modifier type', str(kind), MODIFIERS)}")
+        raise ValueError(f"{where}: {nearest('modifier type', kind, MODIFIERS)}")
     where = f"{where} ({kind})"
     if kind == "histosys":
         for side in _table(where, data, ("lo_data", "hi_data")):

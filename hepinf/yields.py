@@ -131,7 +131,7 @@ class Yields:
 
     def _polynomials(self, theta: Tensor, order: int) -> tuple[Tensor, ...]:
         "Inner polynomials of all rates and their derivatives up to `order`, each (rate parameters, points, rows)."
-        x = theta[:, self.rate_parameter].clamp(-self.rate_edge, self.rate_edge).T
+        x = theta[:, self.rate_parameter].clamp(-self.rate_edge, self.rate_edge).T * bool(self.rate_edge)
         square = x * x
         cube = square * x
         powers = torch.stack([torch.ones_like(x), x, square, cube, square * square, square * cube, cube * cube], -1)
@@ -142,7 +142,12 @@ class Yields:
         "Product of all rate factors (points, rows), and a last column of 1."
         alpha = theta[:, self.rate_parameter]
         inner = self._polynomials(theta, 0)[0] if polynomials is None else polynomials
-        beyond = (alpha - self.rate_edge).relu() @ self.log_high + (-alpha - self.rate_edge).relu() @ self.log_low
+        # without an inner range the slope at 0 is the mean of both sides (|x| has slope 0 there)
+        above, below = (
+            side.relu() if self.rate_edge else (side + side.abs()) / 2
+            for side in (alpha - self.rate_edge, -alpha - self.rate_edge)
+        )
+        beyond = above @ self.log_high + below @ self.log_low
         factor = inner.prod(0) * beyond.exp()
         return torch.cat([factor, torch.ones_like(factor[:, :1])], -1)
 
@@ -185,7 +190,9 @@ class PoissonYields(Yields):
             return [derivative / polynomials[0] for derivative in polynomials[1:]]
         alpha = theta[:, self.rate_parameter].T[..., None]
         low, high = self.log_low[:, None], self.log_high[:, None]
-        return [(alpha > 0) * high**n + (alpha < 0) * (-low) ** n for n in range(1, len(polynomials))]
+        # at the kink the mean of both sides: a slope of 0 would hold every fit that starts there
+        above, below = (1 + alpha.sign()) / 2, (1 - alpha.sign()) / 2
+        return [above * high**n + below * (-low) ** n for n in range(1, len(polynomials))]
 
     def _pieces(self, theta: Tensor, counts: Tensor, order: int) -> tuple[Any, ...]:
         "Yields per bin, factors, and per cell: multipliers Q, yields, residuals; derivatives of the rates."

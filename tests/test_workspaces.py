@@ -227,7 +227,7 @@ def assert_same_parameters(ours, theirs, data):
     assert ours.fixed == config.suggested_fixed()
     assert ours.auxdata.tolist() == config.auxdata
     assert ours.observed.tolist() == data[: config.nmaindata]
-    assert ours.poi == config.poi_name
+    assert (ours.poi and ours.index(ours.poi)) == config.poi_index
     assert list(ours.channels) == config.channels
 
 
@@ -632,6 +632,14 @@ def test_parameter_of_interest_may_be_chosen_or_absent():
     for name in ("", "gone", "mc"):  # `mc` has one value a bin
         workspace["measurements"][0]["config"]["poi"] = name
         assert BinnedModel.from_workspace(workspace).poi is None
+    # a parameter per bin of a channel with one bin
+    one = {"name": "tt", "data": [20.0], "modifiers": [modifier("free", "shapefactor")]}
+    workspace["channels"].append({"name": "one bin", "samples": [one]})
+    workspace["observations"].append({"name": "one bin", "data": [23]})
+    workspace["measurements"][0]["config"]["poi"] = "free"
+    ours = BinnedModel.from_workspace(workspace)
+    assert_same_parameters(ours, *in_pyhf(pyhf.Workspace(workspace)))
+    assert ours.poi == "free[0]"
 
 
 def signal_patches(workspace):
