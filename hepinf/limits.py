@@ -115,10 +115,12 @@ class _Asymptotic:
     def __call__(self, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "q, t and sqrt(q_A)."
         q, root = self.observed.q(mu), self.asimov.q(mu).sqrt()
+        return q, self.shifted(q, root), root
+
+    def shifted(self, q: Tensor, root: Tensor) -> Tensor:
+        "t from q and sqrt(q_A)."
         t = q.sqrt() - root
-        if self.statistic == "q_mu_tilde":
-            t = torch.where(t > 0, (q - root**2) / (2 * root), t)
-        return q, t, root
+        return torch.where(t > 0, (q - root**2) / (2 * root), t) if self.statistic == "q_mu_tilde" else t
 
     def failures(self) -> str:
         return self.observed.failures() or self.asimov.failures()
@@ -295,9 +297,10 @@ def upper_limit(
     guess = torch.where(observed, low, 0.0) + reach.clamp_min(0.5) * width
 
     def excess(mu: Tensor) -> Tensor:
-        _, t, root = test(mu)
-        found = _cls(torch.where(observed, t, bands.expand(t.shape)), root)[2]
-        return found.log() - math.log(1 - level)
+        root = test.asimov.q(mu).sqrt()
+        first = test.shifted(test.observed.q(mu[:1]), root[:1])  # the expected limits do not need the data
+        t = torch.cat([first, bands[1:].expand(5, *first.shape[1:])])
+        return _cls(t, root)[2].log() - math.log(1 - level)
 
     limits, lost = _solve(excess, low.expand(guess.shape), guess, width.expand(guess.shape))
     problem = test.failures()

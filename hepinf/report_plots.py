@@ -218,7 +218,10 @@ def plot_corner(
                 hist_kwargs={"density": True, "lw": 1.5},
             )
         for x, dashes in zip(lines.values(), ("--", ":", "-.") * len(lines)):
-            corner.overplot_lines(fig, list(x), color="k", ls=dashes, lw=1)
+            if len(names) == 1:  # corner draws lines across pairs only
+                fig.axes[0].axvline(float(x[0]), color="k", ls=dashes, lw=1)
+            else:
+                corner.overplot_lines(fig, list(x), color="k", ls=dashes, lw=1)
     for k in range(len(names)):  # high enough for the tallest of the sets
         ax = fig.axes[k * (len(names) + 1)]
         ax.set_ylim(0, 1.1 * max(patch.get_xy()[:, 1].max() for patch in ax.patches))

@@ -113,7 +113,7 @@ def _draw_panel(upper: Axes, lower: Axes, panel: _Panel, colours: dict[str, str]
         ax.errorbar(centre, panel.counts / scale, yerr=error, fmt="ko", ms=4, lw=1.2)
     lower.axhline(1, color="k", lw=0.8)
     drawn = np.array([low, high, total + panel.band, total - panel.band]) / unit
-    half = np.clip(1.1 * np.nanmax(np.abs(drawn - 1), initial=0.0), 0.2, 1.0)
+    half = np.clip(1.1 * np.nanmax(np.abs(drawn - 1), initial=0.0), 0.01, 1.0)
     outside = panel.counts > 2 * unit
     lower.plot(centre[outside], np.full(outside.sum(), 1.93), "^", color="C3", ms=6)
     lower.set(ylim=(1 - half, 1 + half), xlim=(edges[0], edges[-1]))
