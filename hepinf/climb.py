@@ -34,7 +34,9 @@ class Exact:
         keep = ~(active[:, :, None] | active[:, None, :])
         matrix = self.curvature * keep
         diagonal = torch.where(active, 1.0, self.curvature.diagonal(dim1=1, dim2=2))
-        matrix.diagonal(dim1=1, dim2=2).copy_(diagonal + damping[:, None] * diagonal.abs())
+        # a straight direction (no count in any of its bins) is damped on the scale of its gradient
+        size = torch.where(diagonal == 0, gradient.abs().clamp_min(1e-8), diagonal.abs())
+        matrix.diagonal(dim1=1, dim2=2).copy_(diagonal + damping[:, None] * size)
         factor, info = torch.linalg.cholesky_ex(matrix)
         pivots = factor.diagonal(dim1=1, dim2=2) ** 2
         ok = (info == 0) & torch.isfinite(pivots).all(1) & (pivots > 1e-11 * diagonal.abs()).all(1)

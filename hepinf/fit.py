@@ -40,7 +40,7 @@ class Profile:
     values: Float[Tensor, " points"]
     scan: Float[Tensor, "*batch points"]  # 2 [log L(best) - log L(values)]
     fit: FitResult  # the free fit
-    fits: FitResult  # conditional fits, with a last batch axis of points
+    theta: Float[Tensor, "*batch points parameters"]  # the conditional best points
     problem: str  # why a fit did not converge; empty if all did
 
 
@@ -55,28 +55,87 @@ def profile(
     **options: Any,  # of `maximum_likelihood`
 ) -> Profile:
     "Profile-likelihood scan of a parameter."
-    best = maximum_likelihood(likelihood, data, auxdata=auxdata, **options) if best is None else best
+    best = _best(likelihood, data, auxdata, best, options)
+    k = _free(best, name)
     if values is None:
-        k = best.index(name)
+        if best.log_prob.dim():
+            raise ValueError("profile: several data sets need values, one range will not suit them all")
         centre, sigma = best.theta[..., k].reshape(-1)[0], best.sigma[..., k].reshape(-1)[0]
         if not float(sigma) > 0:
             raise ValueError(f"profile: '{name}' has no parabolic error to choose a range from; pass values")
         values = torch.linspace(-3, 3, 31, dtype=torch.float64, device=best.theta.device) * sigma + centre
+        values = values.clamp(*best.bounds[k])
     values = torch.as_tensor(values, dtype=torch.float64, device=best.theta.device)
     start = best.theta.detach()[..., None, :].expand(*best.log_prob.shape, len(values), -1)
-    fits = _conditional(likelihood, data, auxdata, start, {name: values}, options)
-    scan = 2 * (best.log_prob[..., None] - fits.log_prob)
-    return Profile(name, values, scan, best, fits, best.failures() or fits.failures())
+    theta, log_prob, problem = _conditional(likelihood, data, auxdata, best, start, name, values, options)
+    scan = 2 * (best.log_prob[..., None] - log_prob)
+    return Profile(name, values, scan, best, theta, best.failures() or problem or _local(name, scan))
 
 
+def _best(likelihood: Any, data: Any, auxdata: Any, best: FitResult | None, options: dict) -> FitResult:
+    "The free fit: made, or checked to belong to these data."
+    if best is None:
+        return maximum_likelihood(likelihood, data, auxdata=auxdata, **options)
+    if hasattr(likelihood, "linearised"):
+        value = likelihood.log_prob(best.theta, likelihood.observed if data is None else data, auxdata)
+        if value.shape != best.log_prob.shape or bool((value - best.log_prob).abs().gt(1e-6 * (1 + value.abs())).any()):
+            raise ValueError("best: this fit belongs to other data")
+    return best
+
+
+def _free(best: FitResult, name: str) -> int:
+    "Position of a parameter that was free in the fit."
+    k = best.index(name)
+    if bool(best.held[..., k].any()):
+        raise ValueError(f"'{name}' was fixed in the fit; it has no profile")
+    return k
+
+
+def _local(name: str, scan: Tensor) -> str:
+    low = bool((scan < -1e-4).any())
+    return f"the profile of '{name}' goes above the best fit: that was a local maximum" if low else ""
+
+# %% ../nbs/14_fit.ipynb #conditional
 def _conditional(
-    likelihood: Any, data: Any, auxdata: Any, start: Tensor, fixed: dict, options: dict, **more: Any
-) -> FitResult:
-    "Fits with one more batch axis than the data, at its end."
-    data = data[..., None, :] if data is not None and hasattr(likelihood, "linearised") else data
-    auxdata = auxdata[..., None, :] if auxdata is not None else None
-    options = {key: value for key, value in options.items() if key != "start"}
-    return maximum_likelihood(likelihood, data, auxdata=auxdata, start=start, fixed=fixed, **options, **more)
+    likelihood: Any, data: Any, auxdata: Any, best: FitResult, start: Tensor, name: str, values: Tensor, options: dict
+) -> tuple[Tensor, Tensor, str]:
+    "Best points (*batch, points, parameters), log L (*batch, points) and problem of fits with `name` held at `values`."
+    options = {key: value for key, value in options.items() if key not in ("start", "fixed", "bounds", "names")}
+    names = list(best.names)
+    fixed = {n: best.theta[..., k, None] for k, n in enumerate(names) if n != name and bool(best.held[..., k].all())}
+    bounds = {n: tuple(b) for n, b in zip(names, best.bounds.tolist()) if b[0] < b[1]}
+    if hasattr(likelihood, "linearised"):
+        data = likelihood.observed if data is None else torch.as_tensor(data, dtype=torch.float64, device=start.device)
+        auxdata = (
+            None
+            if auxdata is None
+            else torch.as_tensor(auxdata, dtype=torch.float64, device=start.device)[..., None, :]
+        )
+        fits = maximum_likelihood(
+            likelihood,
+            data[..., None, :],
+            auxdata=auxdata,
+            start=start,
+            fixed={**fixed, name: values},
+            bounds=bounds,
+            **options,
+        )
+        return fits.theta, fits.log_prob, fits.failures()
+    fixed = {n: value[..., 0] for n, value in fixed.items()}
+    parts = [
+        maximum_likelihood(
+            likelihood,
+            data,
+            start=start[..., j, :],
+            fixed={**fixed, name: values[..., j]},
+            bounds=bounds,
+            names=names,
+            **options,
+        )
+        for j in range(start.shape[-2])
+    ]
+    theta, log_prob = torch.stack([f.theta for f in parts], -2), torch.stack([f.log_prob for f in parts], -1)
+    return theta, log_prob, next((f.failures() for f in parts if f.failures()), "")
 
 # %% ../nbs/14_fit.ipynb #interval
 @dataclass(frozen=True)
@@ -91,6 +150,7 @@ class Interval:
     problem: str  # why a fit did not converge; empty if all did
 
 
+@torch.no_grad()
 def interval(
     likelihood: Any,
     name: str,
@@ -102,43 +162,40 @@ def interval(
     steps: int = 30,  # upper limit
     **options: Any,
 ) -> Interval:
-    "Profile-likelihood interval of a parameter (MINOS), asymmetric, within its bounds."
+    "Profile-likelihood interval of a parameter (MINOS), asymmetric, within its bounds; carries no gradient."
     if not 0 < level < 1:
         raise ValueError(f"level: between 0 and 1, not {level}")
-    best = maximum_likelihood(likelihood, data, auxdata=auxdata, **options) if best is None else best
-    k, centre = best.index(name), best.theta.detach()[..., best.index(name), None]
+    best = _best(likelihood, data, auxdata, best, options)
+    k = _free(best, name)
+    centre = best.theta[..., k, None]
     target = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64, device=centre.device))
-    box = getattr(likelihood, "bounds", None)
-    box = options.get("bounds", {}).get(name, box[k].tolist() if box is not None else (-math.inf, math.inf))
     side = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=centre.device)
     # distances from the best value, as far as the bound
-    room = torch.stack([centre[..., 0] - box[0], box[1] - centre[..., 0]], -1).clamp_min(0)
+    room = torch.stack([centre[..., 0] - best.bounds[k, 0], best.bounds[k, 1] - centre[..., 0]], -1).clamp_min(0)
     sigma = best.sigma[..., k, None].nan_to_num(0.0)
     sigma = torch.where(sigma > 0, sigma, torch.where(torch.isfinite(room), room / 20, centre.abs() * 0.1 + 1e-3))
     low, high = torch.zeros_like(room), torch.full_like(room, math.inf)
-    at, start, ends, problem = (target * sigma).expand_as(room).minimum(room), None, None, ""
-    start = best.theta.detach()[..., None, :].expand(*room.shape, -1)
+    at, problem = (target * sigma).expand_as(room).minimum(room), ""
+    start = best.theta[..., None, :].expand(*room.shape, -1)
     for _ in range(steps):
-        fits = _conditional(likelihood, data, auxdata, start, {name: centre + side * at}, options)
-        delta = 2 * (best.log_prob.detach()[..., None] - fits.log_prob)
+        values = centre + side * at
+        start, log_prob, problem = _conditional(likelihood, data, auxdata, best, start, name, values, options)
+        delta = 2 * (best.log_prob[..., None] - log_prob)
         found = delta.clamp_min(0).sqrt()
-        problem = fits.failures()
         below = ~(found > target)
         low, high = torch.where(below, at, low), torch.where(below, high, at)
-        ends = below & (at >= room)
-        if bool((((found - target).abs() < 1e-5) | ends | (high - low < 1e-9 * high)).all()):
+        done = ((found - target).abs() < 1e-5) | (below & (at >= room)) | (high - low < 1e-9 * high)
+        if bool(done.all()):
             break
         # the secant through the origin, kept inside the bracket
         new = at * target / found.clamp_min(0.1 * target)
         middle = torch.where(torch.isfinite(high), (low + high) / 2, 2 * low)
-        inside = (new > low) & (new < high)
-        done = ((found - target).abs() < 1e-5) | ends
-        at = torch.where(done, at, torch.where(inside, new, middle).minimum(room))
-        start = fits.theta
-    if not problem and bool((delta < -1e-4).any()):
-        problem = f"the profile of '{name}' goes above the best fit: that was a local maximum"
-    ends = centre + side * at
-    return Interval(name, level, centre[..., 0], ends[..., 0], ends[..., 1], best.failures() or problem)
+        at = torch.where(done, at, torch.where((new > low) & (new < high), new, middle).minimum(room))
+    ends = torch.where(done | ((found - target).abs() < 1e-3), centre + side * at, math.nan)
+    if not problem and bool(ends.isnan().any()):
+        problem = f"an end of the interval of '{name}' was not found: the profile does not reach {float(target**2):.3g}"
+    problem = best.failures() or problem or _local(name, delta)
+    return Interval(name, level, centre[..., 0], ends[..., 0], ends[..., 1], problem)
 
 # %% ../nbs/14_fit.ipynb #impacts
 @dataclass(frozen=True)
@@ -156,6 +213,7 @@ class Impacts:
     problem: str  # why a fit did not converge; empty if all did
 
 
+@torch.no_grad()
 def impacts(
     model: Any,  # a BinnedModel
     data: Float[Tensor, " bins"] | None = None,
@@ -164,29 +222,32 @@ def impacts(
     auxdata: Float[Tensor, " constraints"] | None = None,
     best: FitResult | None = None,
 ) -> Impacts:
-    "Pre- and post-fit impacts of all parameters on the parameter of interest, for one data set."
+    "Pre- and post-fit impacts of all parameters on the parameter of interest, for one data set; carries no gradient."
+    if not hasattr(model, "linearised"):
+        raise ValueError("a BinnedModel is needed: impacts rest on its constraints")
     poi = getattr(model, "poi", None) if poi is None else poi
     if poi is None:
         raise ValueError("poi: this model has no parameter of interest; name one")
-    best = maximum_likelihood(model, data, auxdata=auxdata) if best is None else best
+    best = _best(model, data, auxdata, best, {})
     if best.log_prob.dim():
         raise ValueError("impacts: one data set at a time")
-    target, theta = best.index(poi), best.theta.detach()
+    target, theta = _free(best, poi), best.theta
     usable = [k for k in (~best.held).nonzero()[:, 0].tolist() if k != target]
     width = best.sigma.nan_to_num(0.0)
     prior = best.prior[1] if best.prior is not None else torch.full_like(theta, math.nan)
     moves = torch.stack([width, -width, prior, -prior], -1)[usable].nan_to_num(0.0)  # (nuisances, 4)
     start = theta.expand(len(usable), 4, -1).clone()
     rows = torch.arange(len(usable), device=theta.device)
-    start[rows, :, usable] = (start[rows, :, usable] + moves).clamp(*(b[usable, None] for b in model.bounds.T))
-    pinned = torch.zeros_like(start, dtype=torch.bool)
+    start[rows, :, usable] = (start[rows, :, usable] + moves).clamp(*(b[usable, None] for b in best.bounds.T))
+    pinned = best.held.expand(start.shape).clone()
     pinned[rows, :, usable] = True
-    fits = maximum_likelihood(model, data, auxdata=auxdata, start=start, pinned=pinned)
+    box = {n: tuple(b) for n, b in zip(best.names, best.bounds.tolist()) if b[0] < b[1]}
+    fits = maximum_likelihood(model, data, auxdata=auxdata, start=start, pinned=pinned, bounds=box)
     shift = fits.theta[..., target] - theta[target]
-    free = torch.isnan(prior[usable])
-    shift[free, 2:] = math.nan
+    shift[torch.isnan(prior[usable]), 2:] = math.nan
+    shift[torch.isnan(best.sigma[usable]), :2] = math.nan  # at a bound: no parabolic error to move by
     pulls, errors = (x[usable] for x in best.pulls)
-    order = shift[:, :2].abs().amax(1).argsort(descending=True)
+    order = shift[:, :2].abs().amax(1).nan_to_num(-1.0).argsort(descending=True)
     names = [best.names[usable[i]] for i in order.tolist()]
     problem = best.failures() or fits.failures()
     return Impacts(poi, names, *shift[order].T, pulls[order], errors[order], problem)
@@ -209,14 +270,15 @@ def goodness_of_fit(
     best: FitResult | None = None,
 ) -> Goodness:
     "Saturated-model goodness of fit."
-    best = maximum_likelihood(model, data, auxdata=auxdata) if best is None else best
-    counts, auxdata = model._measured(model.observed if data is None else data, auxdata)
-    chi2 = 2 * (model.saturated(counts, auxdata) - model.log_prob(best.theta, counts, auxdata))
-    unconstrained = torch.ones(len(model.parameters), dtype=torch.bool, device=counts.device)
-    unconstrained[model.constrained] = False
-    held = best.held.reshape(-1, len(model.parameters))[0]
-    degrees = max(0, counts.shape[-1] - int((unconstrained & ~held).sum()))
-    half = torch.tensor(degrees / 2, dtype=torch.float64, device=counts.device)
+    best = _best(model, data, auxdata, best, {})
+    main, auxiliary = model.deviance(best.theta, model.observed if data is None else data, auxdata)
+    held = best.held.reshape(-1, len(model.parameters)).all(0)
+    # the constraint of a fixed parameter tests nothing
+    chi2 = main + auxiliary[..., ~held[model.constrained]].sum(-1)
+    free = ~held
+    free[model.constrained] = False
+    degrees = max(0, model.yields.bins - int(free.sum()))
+    half = torch.tensor(degrees / 2, dtype=torch.float64, device=chi2.device)
     p = (
         torch.special.gammaincc(half.expand_as(chi2), chi2.clamp_min(0) / 2)
         if degrees

@@ -54,12 +54,16 @@ class _Test:
     def q(self, mu: Tensor) -> Tensor:
         "The test statistic, zero where the data are on the other side."
         held = self.held(mu)
-        gap = held.log_prob - self.log_prob
-        if bool((gap > 1e-6).any()) and held.theta.dim() == self.free.theta.dim():
-            again = self._fit(held.theta)
+        if bool((held.log_prob - self.log_prob > 1e-6).any()):
+            # strengths may have axes in front of the data's: start from the best of them
+            values = held.log_prob.reshape(-1, *self.log_prob.shape)
+            rows = values.argmax(0)[None, ..., None].expand(1, *self.free.theta.shape)
+            again = self._fit(held.theta.reshape(-1, *self.free.theta.shape).gather(0, rows)[0])
             better = again.log_prob > self.log_prob
             self.best = torch.where(better, again[self.poi], self.best)
             self.log_prob = torch.where(better, again.log_prob, self.log_prob)
+            if bool((held.log_prob - self.log_prob > 1e-4).any()):
+                self.problems.append(f"a fit with '{self.poi}' held lies above the free one: that was a local maximum")
         q = (2 * (self.log_prob - held.log_prob)).clamp_min(0)
         far = self.best < mu if self.statistic == "q0" else self.best > mu
         return torch.where(far, 0.0, q)
@@ -72,13 +76,16 @@ def _setup(model: Any, data: Tensor | None, auxdata: Tensor | None, poi: str | N
     "Checked counts, auxiliary data and name of the parameter of interest."
     if statistic not in STATISTICS:
         raise ValueError(nearest("statistic", statistic, STATISTICS))
+    if not hasattr(model, "linearised"):
+        raise ValueError("a BinnedModel is needed: a test makes Asimov data and toys")
     data = model.observed if data is None else data
     if data is None:
         raise ValueError("data: this model has no observation; pass counts, or model.asimov()")
     poi = model.poi if poi is None else poi
     if poi is None:
         raise ValueError("poi: this model has no parameter of interest; name one of its free rates")
-    model.index(poi)
+    if model.fixed[model.index(poi)]:
+        raise ValueError(f"poi: '{poi}' is fixed by the model, nothing can be tested")
     counts, auxdata = model.require_data(data, auxdata)
     return counts, auxdata, poi
 
@@ -90,7 +97,7 @@ def _normal_tail(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    "Outcome of a test of the strengths `mu`; expected values for -2, -1, 0, 1, 2 sigma of background-only data."
+    "Outcome of a test of the strengths `mu`; expected: -2 ... 2 sigma of the other hypothesis (for q0, mu = 1)."
 
     mu: Float[Tensor, "*batch"]
     q: Float[Tensor, "*batch"]
@@ -150,6 +157,10 @@ def hypothesis_test(
     mu = torch.as_tensor(mu, dtype=torch.float64, device=counts.device)
     if not bool(torch.isfinite(mu).all()):
         raise ValueError("mu: a tested strength is not finite")
+    if statistic == "q0" and bool((mu != 0).any()):
+        raise ValueError("mu: q0 tests mu = 0 only")
+    if statistic == "q_mu_tilde" and bool((mu < 0).any()):
+        raise ValueError("mu: q_mu_tilde tests strengths of 0 or more; q_mu takes negative ones")
     if toys is not None:
         return _by_toys(model, mu, counts, auxdata, poi, statistic, toys, seed)
     test = _Asymptotic(model, counts, auxdata, poi, statistic)
@@ -178,6 +189,8 @@ def _by_toys(
 ) -> Hypothesis:
     if counts.dim() > 1 or auxdata.dim() > 1:
         raise ValueError("toys: one data set at a time")
+    if toys < 1:
+        raise ValueError(f"toys: at least one is needed, not {toys}")
     test = _Test(model, counts, auxdata, poi, statistic)
     other = torch.tensor(1.0 if statistic == "q0" else 0.0, dtype=torch.float64, device=mu.device)
     background = test.held(other).theta
@@ -194,6 +207,8 @@ def _by_toys(
         levels = torch.quantile(_fraction_above(tested, alone) / _fraction_above(alone, alone), 1 - bands)
         found.append(torch.cat([torch.stack([q, p, p_b, p / p_b]), levels]))
     table = torch.stack(found).reshape(*mu.shape, 9)
+    if bool((table[..., 2] == 0).any()):
+        problems.append(f"none of {toys} background toys reaches the data: CLs has no value there")
     problem = next((text for text in [test.failures(), *problems] if text), "")
     return Hypothesis(mu, *(table[..., k] for k in range(4)), table[..., 4:], problem)
 
@@ -226,6 +241,8 @@ def discovery(
     if toys is not None:
         found = _by_toys(model, torch.zeros_like(q), counts, auxdata, poi, "q0", toys, seed)
         p, problem = found.p, problem or found.problem
+        if float(p) == 0:
+            problem = problem or f"none of {toys} toys reaches the data: p0 is below {1 / toys:.1g}"
     return Discovery(q, p, -torch.special.ndtri(p) if toys is not None else q.sqrt(), root, problem)
 
 # %% ../nbs/13_limits.ipynb #limit
@@ -268,6 +285,7 @@ def _solve(function: Any, low: Tensor, guess: Tensor, width: Tensor, steps: int 
     return torch.where(lost, math.nan, x), lost
 
 
+@torch.no_grad()
 def upper_limit(
     model: Any,
     data: Float[Tensor, "*batch bins"] | None = None,
@@ -279,7 +297,7 @@ def upper_limit(
     toys: int | None = None,
     seed: int = 0,
 ) -> Limit:
-    "CLs upper limit on a signal strength, observed and expected (arXiv:1007.1727, section 5)."
+    "CLs upper limit on a signal strength, observed and expected (arXiv:1007.1727, section 5); carries no gradient."
     if not 0 < level < 1:
         raise ValueError(f"level: between 0 and 1, not {level}")
     if statistic == "q0":
@@ -304,10 +322,10 @@ def upper_limit(
 
     limits, lost = _solve(excess, low.expand(guess.shape), guess, width.expand(guess.shape))
     problem = test.failures()
-    if bool(lost.any()):
+    if bool(lost.any()) and not problem:
         problem = f"no limit on '{poi}': CLs stays above {1 - level:.3g} however large it is"
     limits = torch.movedim(limits, 0, -1)
-    if toys is not None:
+    if toys is not None and not bool(limits.isnan().any()):
         return _limit_by_toys(model, limits, counts, auxdata, poi, level, statistic, toys, seed)
     return Limit(limits[..., 0], limits[..., 1:], level, problem)
 
@@ -337,8 +355,9 @@ def _limit_by_toys(
     toys: int,
     seed: int,
 ) -> Limit:
-    low, high = 0.4 * float(guess[~guess.isnan()].min()), 1.6 * float(guess[~guess.isnan()].max())
-    points = torch.linspace(low, high, 16, dtype=torch.float64, device=guess.device)
+    points = torch.linspace(
+        0.2 * float(guess.min()), 1.6 * float(guess.max()), 20, dtype=torch.float64, device=guess.device
+    )
     found = _by_toys(model, points, counts, auxdata, poi, statistic, toys, seed)
     curves = torch.cat([found.cls[:, None], found.cls_expected], 1).clamp_min(0.5 / toys).log() - math.log(1 - level)
     limits = torch.full_like(curves[0], math.nan)

@@ -31,6 +31,7 @@ class FitResult:
     iterations: Int[Tensor, "*batch"]
     at_bound: Bool[Tensor, "*batch parameters"]
     held: Bool[Tensor, "*batch parameters"]  # fixed or pinned
+    bounds: Float[Tensor, "parameters 2"]
     names: Sequence[str]
     status: Int[Tensor, "*batch"] = field(repr=False)
     hessian: Callable = field(repr=False)  # rows -> Hessian of log L at the best points of these rows
@@ -82,7 +83,7 @@ class FitResult:
     @property
     def correlation(self) -> Float[Tensor, "*batch parameters parameters"]:
         "Correlation matrix of the free parameters; 0 off the diagonal where a parameter is fixed."
-        sigma = self.sigma.clamp_min(1e-300)
+        sigma = torch.where(self.sigma == 0, 1.0, self.sigma)
         found = self.covariance / (sigma[..., :, None] * sigma[..., None, :])
         found.diagonal(dim1=-2, dim2=-1).fill_(1.0)
         return found
@@ -186,13 +187,14 @@ class _CallableProblem:
     def depends(self, theta: Tensor) -> bool:
         return self.rowwise(theta.detach()).requires_grad
 
+    @torch.enable_grad()
     def gradient(self, theta: Tensor, free: Tensor, graph: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         theta = theta.detach().requires_grad_()
-        with torch.enable_grad():
-            value = self.rowwise(theta)
-            (gradient,) = torch.autograd.grad(value.sum(), theta, create_graph=graph)
+        value = self.rowwise(theta)
+        (gradient,) = torch.autograd.grad(value.sum(), theta, create_graph=graph)
         return theta, value.detach(), gradient[:, free]
 
+    @torch.enable_grad()
     def exact(self, theta: Tensor, rows: Tensor, free: Tensor) -> Exact:
         theta, value, gradient = self.gradient(theta, free, graph=True)
         columns = [
@@ -236,6 +238,15 @@ def _run(
             return problem.gradient(full(part, every), free)[1:]
 
         best, *found = lbfgs(by_gradient, theta[:, free], *box, tolerance, max(iterations, 2000))
+        if len(free) <= 2000:  # the exact curvature has the last word, where it can be had
+            value, status, edm, used = found
+            here = problem.exact(full(best, every), every, free)
+            gradient = here.gradient
+            active = ((best <= box[0]) & (gradient < 0)) | ((best >= box[1]) & (gradient > 0))
+            _, distance, ok = here.solve(gradient, torch.zeros_like(value), active)
+            status = torch.where((status == CONVERGED) & ~ok, SINGULAR, status)
+            status = torch.where((status == CONVERGED) & (distance > 1e2 * tolerance), RUNNING, status)
+            found = [value, status, torch.where(ok, distance, math.nan), used]
         return full(best, every), *found
     dual = problem.subset and problem.counts.shape[1] < len(free)
     # as many data sets at a time as keep their Hessians in a fraction of a gigabyte
@@ -264,7 +275,8 @@ def _attach(rowwise: Callable, theta: Tensor, free: Tensor, still: Tensor, hessi
     matrix = -hessian(torch.arange(len(theta), device=theta.device))[:, free][:, :, free]
     matrix = matrix * ~(still[:, :, None] | still[:, None, :])
     matrix.diagonal(dim1=1, dim2=2)[still] = 1.0
-    step = torch.linalg.solve(matrix, torch.where(still, 0.0, gradient)[..., None])[..., 0]
+    found, info = torch.linalg.solve_ex(matrix, torch.where(still, 0.0, gradient)[..., None])
+    step = torch.where((info == 0)[:, None], found[..., 0], math.nan)  # no derivative where H is singular
     # zero in value at the maximum: only its derivative is wanted
     return theta.index_copy(1, free, point.detach() + step - step.detach())
 
@@ -278,14 +290,13 @@ def _names(likelihood: Any, names: Sequence[str] | None, size: int) -> list[str]
 
 def _fixed_values(fixed: Any, names: list[str], start: Tensor) -> dict[int, Tensor | float]:
     "Fixed parameters by position: a mapping of names to values, or names that stay at their start."
+    fixed = (fixed,) if isinstance(fixed, str) else fixed
     items = fixed.items() if isinstance(fixed, Mapping) else [(name, None) for name in fixed]
     found = {}
     for name, value in items:
-        k = name if isinstance(name, int) and 0 <= name < len(names) else None
-        if k is None:
-            if name not in names:
-                raise ValueError(nearest("parameter", str(name), names))
-            k = names.index(name)
+        if name not in names:
+            raise ValueError(nearest("parameter", str(name), names))
+        k = names.index(name)
         found[k] = start[..., k] if value is None else torch.as_tensor(value, dtype=torch.float64, device=start.device)
         if not bool(torch.isfinite(found[k]).all()):
             raise ValueError(f"fixed: the value of '{names[k]}' is not finite")
@@ -333,10 +344,11 @@ def maximum_likelihood(
         data, auxdata = model.require_data(data, auxdata)
         start = model.nominal if start is None else start
     elif start is None:
-        raise ValueError("start: a callable needs a start point, one per data set")
+        raise ValueError("start: a callable needs its start point as start=..., one per data set (second comes data)")
     elif auxdata is not None:
         raise ValueError("auxdata belong to a model; a callable takes its data with `data`, or holds them itself")
-    start = start.double()
+    device = model.device if model is not None else getattr(start, "device", None)
+    start = torch.as_tensor(start, dtype=torch.float64, device=device)
     names = _names(likelihood, names, start.shape[-1])
     held = _fixed_values(fixed, names, start)
     for k, is_fixed in enumerate(getattr(likelihood, "fixed", ())):
@@ -345,7 +357,8 @@ def maximum_likelihood(
     low, high = _box(likelihood, bounds, names, start.device)
     size = len(names)
     free = torch.tensor([k for k in range(size) if k not in held], dtype=torch.int64, device=start.device)
-    pins = torch.zeros(size, dtype=torch.bool, device=start.device) if pinned is None else pinned
+    pins = torch.as_tensor([False] * size if pinned is None else pinned, device=start.device)
+    box = torch.stack([low, high], -1)
     shapes = [start.shape[:-1], pins.shape[:-1], *(value.shape for value in held.values() if torch.is_tensor(value))]
     if model is not None:
         shapes += [data.shape[:-1], auxdata.shape[:-1]]
@@ -388,6 +401,6 @@ def maximum_likelihood(
         prior = (centre.reshape(*shape, size), width)
     return FitResult(
         best.reshape(*shape, size), value.reshape(shape), (status == CONVERGED).reshape(shape), edm.reshape(shape),
-        used.reshape(shape), at_bound.reshape(*shape, size), pins.reshape(*shape, size), names, status.reshape(shape),
-        hessian, prior,
+        used.reshape(shape), at_bound.reshape(*shape, size), pins.reshape(*shape, size), box, names,
+        status.reshape(shape), hessian, prior,
     )  # fmt: skip

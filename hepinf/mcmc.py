@@ -247,7 +247,8 @@ def _check(log_prob: Callable, start: Tensor, bounds, names, sizes: dict[str, tu
     if len(names) != len(start) or len(set(names)) != len(names):
         raise ValueError(f"{len(start)} different names are needed, one per parameter, got {len(names)}: {names}")
     infinite = torch.full_like(start, math.inf)
-    lower, upper = (-infinite, infinite) if bounds is None else (b.to(start) for b in bounds)
+    sides = bounds.T if isinstance(bounds, Tensor) else bounds  # a model's own bounds are one row a parameter
+    lower, upper = (-infinite, infinite) if bounds is None else (b.to(start) for b in sides)
     if lower.shape != start.shape or upper.shape != start.shape:
         raise ValueError(f"bounds of shapes {tuple(lower.shape)} and {tuple(upper.shape)} for {len(start)} parameters")
     outside = (~((lower <= start) & (start <= upper))).nonzero()[:, 0].tolist()
@@ -278,7 +279,7 @@ def hmc(
     chains: int = 32,  # advanced together as the rows of one batch
     steps: int = 64,  # most leapfrog steps per trajectory; 2 to 30 are usual
     acceptance: float = 0.9,  # aimed at by the step size; nearer to 1 where trajectories diverge
-    bounds: tuple[Tensor, Tensor] | None = None,  # lower, upper (parameters,); +-inf: none; equal: held there
+    bounds: tuple[Tensor, Tensor] | Tensor | None = None,  # (lower, upper) or (parameters, 2); inf: none; equal: held
     seed: int = 0,
     names: Sequence[str] | None = None,  # of the parameters
     progress: bool = False,  # show a bar

@@ -175,12 +175,13 @@ class BinnedModel:
         return theta
 
     def _check_theta(self, theta: Tensor) -> Tensor:
+        theta = torch.as_tensor(theta, dtype=torch.float64, device=self.device)
         if theta.shape[-1:] != (len(self.parameters),):
             raise ValueError(
                 f"theta has {theta.shape[-1] if theta.dim() else 0} parameters, the model {len(self.parameters)}: "
                 f"{', '.join(self.parameter_names[:10])}{', ...' if len(self.parameters) > 10 else ''}"
             )
-        return theta.double()
+        return theta
 
     def expected(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
         "Expected events per bin, channels side by side (`channels` has their slices)."
@@ -311,13 +312,24 @@ class BinnedModel:
             found[-1] = torch.maximum(floor - found[-1], floor / 4)
         return self._log_prob(nu, theta, counts, auxdata), *found
 
-    def saturated(
-        self, counts: Float[Tensor, "*#batch bins"], auxdata: Float[Tensor, "*#batch constraints"]
-    ) -> Float[Tensor, "*_"]:
-        "Log-likelihood of a model that predicts the counts and the auxiliary measurements exactly."
-        aux = auxdata[..., self._count]
-        found = sum((torch.xlogy(n, n) - n - torch.lgamma(n + 1)).sum(-1) for n in (counts, aux))
-        return found - torch.log(self._sd * math.sqrt(2 * math.pi)).sum()
+    def deviance(
+        self,
+        theta: Float[Tensor, "*#batch parameters"],
+        counts: Float[Tensor, "*#batch bins"],
+        auxdata: Float[Tensor, "*#batch constraints"] | None = None,
+    ) -> tuple[Float[Tensor, "*_"], Float[Tensor, "*_ constraints"]]:
+        "2 log of the likelihood ratio to exact predictions, of the counts and of each auxiliary measurement."
+        counts, auxdata = self._measured(counts, auxdata)
+        theta = self._check_theta(theta)
+
+        def poisson(n: Tensor, nu: Tensor) -> Tensor:
+            return 2 * (nu - n + torch.xlogy(n, n) - torch.xlogy(n, torch.where(n > 0, nu, 1.0)))
+
+        expected = self.expected_auxdata(theta)
+        pull = (auxdata - expected) / torch.ones_like(self.auxdata).index_copy(0, self._gauss, self._sd)
+        counted = torch.zeros_like(self.auxdata, dtype=torch.bool).index_fill(0, self._count, True)
+        auxiliary = torch.where(counted, poisson(auxdata, torch.where(counted, expected, 1.0)), pull**2)
+        return poisson(counts, self.yields(theta)).sum(-1), auxiliary
 
     def constraint_measurements(
         self, auxdata: Float[Tensor, "*batch constraints"]
@@ -343,6 +355,7 @@ class BinnedModel:
         self, theta: Float[Tensor, "*batch parameters"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "*batch bins"], Float[Tensor, "*batch constraints"]]:
         "One toy experiment per point: Poisson counts and fluctuated auxiliary measurements."
+        theta = self._check_theta(theta)
         nu = self.expected(theta)
         if bool((nu < 0).any()):
             bin = int((nu < 0).nonzero()[0][-1])
@@ -376,6 +389,7 @@ class BinnedModel:
                 entry["data"] = observation[self.channels[entry["name"]]].tolist()
         # the measurement of this model comes first: it is what a reader takes
         workspace["measurements"].sort(key=lambda measurement: measurement["name"] != self.measurement)
+        poi = self.poi if poi is None else poi
         if poi is not None:
             self.index(poi)
             workspace["measurements"][0]["config"]["poi"] = poi
