@@ -23,6 +23,7 @@ def quiet_pyhf():
         warnings.simplefilter("ignore")
         yield
     pyhf.set_backend("numpy")
+    torch.set_default_dtype(torch.float32)  # pyhf's pytorch backend leaves float64
 
 
 def counting_workspace(seed: int) -> dict:

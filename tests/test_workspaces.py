@@ -47,6 +47,7 @@ def pyhf_gradients():
                 found.append(torch.autograd.grad(model.logpdf(theta, data)[0], theta)[0])
         finally:
             pyhf.set_backend("numpy")
+            torch.set_default_dtype(torch.float32)  # pyhf's pytorch backend leaves float64
         return torch.stack(found)
 
     yield gradients
