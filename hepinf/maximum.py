@@ -149,7 +149,9 @@ class _ModelProblem:
 
     def depends(self, theta: Tensor) -> bool:
         "Whether the likelihood hangs on something that wants gradients."
-        return self.counts.requires_grad or self.auxdata.requires_grad or self.model.yields.nominal.requires_grad
+        yields = self.model.yields
+        pieces = (self.counts, self.auxdata, yields.nominal, yields.linear, yields.curved)
+        return any(piece.requires_grad for piece in pieces)
 
     def hessian(self, theta: Tensor, rows: Tensor) -> Tensor:
         return self.model.derivatives(theta[rows], self.counts[rows], self.auxdata[rows])[2]
