@@ -89,7 +89,7 @@ def membership(
     if gradient == "within-bin":
         own = index.clamp(0, bins - 1)
         smooth = torch.exp(-(((values - centre[own]) / half[own]) ** 2) / 2)
-        return hard * (1 + smooth - smooth.detach())[:, None]
+        return hard * (1 + (smooth - smooth.detach()))[:, None]
     smooth = torch.exp(-(((values[:, None] - centre) / half) ** 2) / 2)
     return hard + (smooth - smooth.detach())
 

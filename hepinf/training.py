@@ -195,7 +195,7 @@ def _run(
             grads, value = _gradients(loss, module, weights, buffers, batch, fraction)
             good = torch.isfinite(value)
             for g in grads.values():
-                good &= torch.isfinite(g).flatten(1).all(1)
+                good &= torch.isfinite(g).reshape(len(g), -1).all(1)
             before = _clone(weights)
             if validate is None:
                 good_weights = _select(good, before, good_weights)
