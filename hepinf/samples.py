@@ -8,6 +8,7 @@ __all__ = ['Summary', 'Shift', 'Simulation', 'Columns', 'columns', 'templates', 
 # %% ../nbs/19_samples.ipynb #imports
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -77,6 +78,43 @@ class Simulation:
         for c, process in enumerate(self.processes):
             if not bool((self.labels == c).any()):
                 raise ValueError(f"process {process!r} has no events")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        events: Any,  # (n, features): a tensor or an array
+        labels: Sequence,  # process name of each event
+        weights: Any = None,  # expected events of each event; None: 1
+        variations: Mapping[str, tuple] | None = None,  # by name: (down, up)
+        features: Sequence[str] = (),
+    ) -> "Simulation":
+        "From plain arrays; each side of a variation is weights (n,), shifted events (n, features), or a pair of both."
+
+        def tensor(values: Any, dtype: torch.dtype) -> Tensor:
+            return torch.as_tensor(values).to(dtype)
+
+        def shift(side: Any) -> Shift:
+            if isinstance(side, tuple):
+                return Shift(tensor(side[0], torch.float32), tensor(side[1], torch.float64))
+            return side if isinstance(side, Shift) else Shift(tensor(side, torch.float32))
+
+        events = tensor(events, torch.float32)
+        if labels is None or len(labels) != len(events):
+            raise ValueError(f"labels: one process name per event is needed, {len(events)} in all")
+        names = [str(name) for name in labels]
+        processes = tuple(dict.fromkeys(names))
+        position = {name: c for c, name in enumerate(processes)}
+        by_weight, by_shift = {}, {}
+        for name, sides in (variations or {}).items():
+            if not isinstance(sides, tuple | list) or len(sides) != 2:
+                raise ValueError(f"variation {name!r}: a pair (down, up) is needed")
+            if all(not isinstance(side, tuple | Shift) and torch.as_tensor(side).dim() == 1 for side in sides):
+                by_weight[name] = tuple(tensor(side, torch.float64) for side in sides)
+            else:
+                by_shift[name] = tuple(shift(side) for side in sides)
+        weights = torch.ones(len(events)) if weights is None else weights
+        index = torch.tensor([position[name] for name in names], device=events.device)
+        return cls(events, index, tensor(weights, torch.float64), processes, tuple(features), by_weight, by_shift)
 
     @property
     def nuisances(self) -> tuple[str, ...]:
