@@ -9,7 +9,9 @@ config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
-run, pyhf, dev = (cfg[f"{extra}_requirements"].split() for extra in ("run", "pyhf", "dev"))
+run, pyhf, sim, root, dev = (
+    cfg[f"{extra}_requirements"].split() for extra in ("run", "pyhf", "sim", "root", "dev")
+)
 
 setup(
     name=cfg["lib_name"],
@@ -29,11 +31,11 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={"run": run, "pyhf": pyhf, "dev": run + pyhf + dev},
+    extras_require={"run": run, "pyhf": pyhf, "sim": sim, "root": root, "dev": run + pyhf + sim + root + dev},
     # The paper notebooks live in nbs/ and travel in the wheel as hepinf/papers/.
     packages=find_packages(include=["hepinf", "hepinf.*"]) + ["hepinf.papers"],
     package_dir={"hepinf.papers": "nbs/papers"},
-    package_data={"hepinf": ["py.typed"], "hepinf.papers": ["*.ipynb", "*.yaml"]},
+    package_data={"hepinf": ["py.typed"], "hepinf.problems": ["data/*.npz"], "hepinf.papers": ["*.ipynb", "*.yaml"]},
     include_package_data=False,
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
