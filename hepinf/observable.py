@@ -124,9 +124,9 @@ class Observable:
     def fit(
         self,
         events: Any,  # (n, features), or a `Simulation`: then the other arguments are not needed
-        labels: Sequence | None = None,  # process name of each event
+        labels: Any = None,  # process name of each event
         weights: Any = None,  # expected events of each event; None: 1
-        variations: Mapping[str, tuple] | None = None,  # name: (down, up) weights (n,), or shifted events (n, features)
+        variations: Mapping[str, Any] | None = None,  # name: (down, up) weights (n,), or shifted events (n, features)
         progress: bool = True,
     ) -> "Observable":
         "Learn from simulated events; raises `ValueError` that names the bad event, weight or variation."

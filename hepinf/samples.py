@@ -7,7 +7,7 @@ __all__ = ['Summary', 'Shift', 'Simulation', 'Columns', 'columns', 'templates', 
 
 # %% ../nbs/19_samples.ipynb #imports
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -83,9 +83,9 @@ class Simulation:
     def from_arrays(
         cls,
         events: Any,  # (n, features): a tensor or an array
-        labels: Sequence,  # process name of each event
+        labels: Any,  # process name of each event: a sequence or an array
         weights: Any = None,  # expected events of each event; None: 1
-        variations: Mapping[str, tuple] | None = None,  # by name: (down, up)
+        variations: Mapping[str, Any] | None = None,  # by name: (down, up)
         features: Sequence[str] = (),
     ) -> "Simulation":
         "From plain arrays; each side of a variation is weights (n,), shifted events (n, features), or a pair of both."
@@ -151,7 +151,22 @@ class Simulation:
             if name not in self.nuisances:
                 raise ValueError(nearest("variation", name, self.nuisances))
         kept = [{k: v for k, v in kind.items() if k in names} for kind in (self.weight_variations, self.shifts)]
-        return Simulation(self.events, self.labels, self.weights, self.processes, self.features, *kept)
+        return replace(self, weight_variations=kept[0], shifts=kept[1])
+
+    def merged(self, groups: Mapping[str, Sequence[str]]) -> "Simulation":
+        "The same events with several processes counted as one, by the name of the group; others keep their names."
+        group_of = {}
+        for group, members in groups.items():
+            for name in members:
+                if name not in self.processes:
+                    raise ValueError(nearest("process", name, self.processes))
+                if name in group_of:
+                    raise ValueError(f"process {name!r} is in two groups: {group_of[name]!r} and {group!r}")
+                group_of[name] = group
+        names = [group_of.get(name, name) for name in self.processes]
+        processes = tuple(dict.fromkeys(names))
+        position = torch.tensor([processes.index(name) for name in names], device=self.labels.device)
+        return replace(self, labels=position[self.labels], processes=processes)
 
     def split(self, fractions: Sequence[float], seed: int) -> list["Simulation"]:
         "Disjoint random parts that hold `fractions` of every process, reweighted to the full yields."

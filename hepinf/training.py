@@ -144,7 +144,7 @@ def _gradients(
     module: nn.Module,
     weights: dict[str, Tensor],
     buffers: dict[str, Tensor],
-    batch: dict[str, Tensor],
+    batch: dict[str, Sample],
     fraction: float,
 ):
     "Gradients (dictionary) and losses, each with the leading member axis of `weights` and `batch`."
