@@ -105,7 +105,7 @@ def test_profile_likelihood_of_the_templates_agrees_with_the_information(learnt)
     assert bool(fits.converged.all()) and abs(spread / ours - 1) < 3 / math.sqrt(2 * 600)
     at = torch.tensor([1 - ours, 1 + ours], dtype=torch.float64)
     scan = profile(model, "mu_signal", at, model.asimov())
-    assert 0.7 < float(scan.mean()) < 1.3  # -2 delta log L is 1 at one sigma, up to its asymmetry
+    assert 0.7 < float(scan.scan.mean()) < 1.3  # -2 delta log L is 1 at one sigma, up to its asymmetry
 
 
 def test_ninety_nuisances_by_weight_and_by_inverse():
