@@ -51,11 +51,12 @@ GRADIENTS = ("within-bin", "gaussian", "kde", "soft", "sigmoid")
 
 def _kernel_bins(values: Tensor, edges: Tensor, bandwidth: Tensor, gradient: str, conserve: bool) -> Tensor:
     "Differences of a cumulative kernel between neighbouring edges; with `conserve` the outer edges are at infinity."
-    distance = (edges[1:-1] if conserve else edges) - values[:, None]
-    below = torch.sigmoid(distance / bandwidth) if gradient == "sigmoid" else torch.special.ndtr(distance / bandwidth)
-    if conserve:
-        below = torch.nn.functional.pad(torch.nn.functional.pad(below, (1, 0), value=0.0), (0, 1), value=1.0)
-    return below.diff()
+    distance = (edges[1:-1] if conserve else edges) / bandwidth - (values / bandwidth)[:, None]
+    below = torch.sigmoid(distance) if gradient == "sigmoid" else torch.special.ndtr(distance)
+    if not conserve:
+        return below.diff()
+    zero = below.new_zeros(()).expand(len(below), 1)
+    return torch.cat([below, zero + 1], 1) - torch.cat([zero, below], 1)
 
 
 def membership(
@@ -105,11 +106,11 @@ def fill(
     dtype = torch.promote_types(members.dtype, weights.dtype)
     members, weights = members.to(dtype), weights.to(dtype)
     whole = len(members) // BLOCK * BLOCK
-    counts = (weights[whole:].mT @ members[whole:]).double()
+    counts = (members[whole:].mT @ weights[whole:]).double()  # in this order: bins are few, columns many
     if whole:
-        blocks = weights[:whole].unflatten(0, (-1, BLOCK)).mT @ members[:whole].unflatten(0, (-1, BLOCK))
+        blocks = members[:whole].unflatten(0, (-1, BLOCK)).mT @ weights[:whole].unflatten(0, (-1, BLOCK))
         counts = counts + blocks.double().sum(0)
-    return counts
+    return counts.mT
 
 
 def histogram(
