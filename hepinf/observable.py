@@ -33,8 +33,8 @@ class RatioNetwork(nn.Module):
         sizes, layers = (events.shape[1], *hidden), []
         for a, b in zip(sizes[:-1], sizes[1:]):
             layers += [nn.Linear(a, b), nn.SiLU()]
-            nn.init.kaiming_normal_(layers[-2].weight, generator=generator)
-            nn.init.normal_(layers[-2].bias, std=0.5, generator=generator)
+            for values in layers[-2].parameters():
+                nn.init.uniform_(values, -(a**-0.5), a**-0.5, generator=generator)
         self.trunk, self.head = nn.Sequential(*layers), nn.Linear(hidden[-1], ratios)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -142,8 +142,9 @@ class Observable:
         pilot = solve_head(self.network, table).diagonal()
         scale = torch.where(pilot + self.prior > 0, pilot + self.prior, 1.0)
         expected = sum(_nominal(w, table).double().sum() for _, w in table.groups.values())
-        self.network.head.weight.data.mul_((self.network.scale / (scale / expected).sqrt())[:, None])
-        self.network.head.bias.data.mul_(self.network.scale / (scale / expected).sqrt())
+        # the pilot's large weights cancel each other; descent from zero is faster than from there
+        nn.init.zeros_(self.network.head.weight)
+        nn.init.zeros_(self.network.head.bias)
         self.network.scale.copy_((scale / expected).sqrt())
         self.history: History = train(
             RatioLoss(table, scale.float()),

@@ -57,7 +57,7 @@ def btag_efficiency(flavour: np.ndarray, pt: np.ndarray) -> np.ndarray:
 
 
 def detector(truth: dict[str, np.ndarray], seed: Sequence[int]) -> Objects:
-    "Measured objects of a chunk of one process, with weight 1."
+    "Measured objects of a chunk of one process; the weight is the generator's."
     rng, n = np.random.default_rng(seed), len(truth["kind"])
     kind, legs, jets = truth["kind"].astype(int), truth["visible"].astype(float), truth["jets"][..., :4].astype(float)
     pileup = _pileup(rng, n)
@@ -91,7 +91,7 @@ def detector(truth: dict[str, np.ndarray], seed: Sequence[int]) -> Objects:
         "gen_pt": truth["gen"][:, 0], "gen_top1": truth["gen"][:, 3], "gen_top2": truth["gen"][:, 4],
         "gen_x": truth["gen"][:, 5:7], "gen_jets": (true_pt > 30).sum(1),
         "gen_mjj": np.where(true_pt[:, 1] > 30, true_mass, -1.0), "shower": truth["shower"],
-        "process": np.zeros(n), "weight": np.ones(n),
+        "process": np.zeros(n), "weight": truth["factor"],
     }  # fmt: skip
     return Objects({k: np.asarray(v, dtype=np.float32) for k, v in columns.items()}, ("events",), "detector")
 
@@ -145,7 +145,9 @@ def read_chunks(folder: str | Path) -> Objects:
                 raise ValueError(f"{path}: not a chunk of this generator ({error})") from None
         per_event = CROSS_SECTIONS[process] * 1000 * LUMINOSITY / trials
         for part in chunks:
-            parts.append(part.replace(process=np.full(len(part), c), weight=per_event * efficiency(part)))
+            parts.append(
+                part.replace(process=np.full(len(part), c), weight=part["weight"] * per_event * efficiency(part))
+            )
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0].columns}
     return Objects(columns, processes, str(folder))
 
@@ -158,6 +160,7 @@ _STEPS: dict[str, tuple[type, float]] = {
     "jet_btag": (np.uint8, 1), "more_jets": (np.uint8, 1), "met_px": (np.int16, 0.05), "met_py": (np.int16, 0.05),
     "pileup": (np.uint8, 1), "gen_pt": (np.uint16, 0.1), "gen_top1": (np.int16, 0.5), "gen_top2": (np.int16, 0.5),
     "gen_jets": (np.uint8, 1), "gen_mjj": (np.int16, 0.5), "gen_x": (np.int16, 0.0005),
+    "weight": (np.uint16, 1 / 65535),
 }  # fmt: skip
 _REDUCED = "data/htautau.npz"
 
@@ -172,17 +175,18 @@ def near_selection(objects: Objects) -> np.ndarray:
 
 def reduce(folder: str | Path, path: str | Path, events: int) -> Path:
     "Write at most that many events per process of the chunks in a folder to one small file."
-    full = read_chunks(folder)
+    full = read_chunks(Path(folder).expanduser())
     full = full.take(near_selection(full))
-    per_event, rows = [], []
+    plain, per_event, rows = full["weight"] / efficiency(full), [], []
     for c in range(len(full.processes)):
         mine = np.flatnonzero(full["process"] == c)
-        rows.append(mine[:events])
-        scale = len(mine) / len(rows[-1])
-        per_event.append(scale * full["weight"][mine[0]] / efficiency(full.take(mine[:1]))[0])
-    small = full.take(np.concatenate(rows))
+        kept, largest = mine[:events], plain[mine].max()
+        per_event.append(largest * full["weight"][mine].sum() / full["weight"][kept].sum())
+        plain[mine] /= largest
+        rows.append(kept)
+    small = full.replace(weight=plain).take(np.concatenate(rows))
     jet = small["jet_pt"] > 0
-    stored: dict[str, np.ndarray] = {"per_event": np.array(per_event), "jets": jet.sum(1).astype(np.uint8)}
+    stored = {"per_event": np.array(per_event), "jets": jet.sum(1).astype(np.uint8)}
     for name, (dtype, step) in _STEPS.items():
         values = small[name][jet] if name.startswith("jet_") else small[name]
         edge = np.iinfo(dtype)
@@ -213,6 +217,5 @@ def read_reduced(path: str | Path | None = None) -> Objects:
             full[jet] = values
             values = full
         columns[name] = values
-    columns["weight"] = np.ones(len(jet))
     objects = Objects(columns, tuple(str(p) for p in stored["processes"]), str(source))
-    return objects.replace(weight=stored["per_event"][objects["process"]] * efficiency(objects))
+    return objects.replace(weight=objects["weight"] * stored["per_event"][objects["process"]] * efficiency(objects))

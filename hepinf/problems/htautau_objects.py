@@ -59,7 +59,7 @@ class Objects:
     Raises ValueError for a missing or unknown column, another length, a NaN, an unknown process or lepton kind.
     """
 
-    columns: Mapping[str, np.ndarray]
+    columns: Mapping[str, Any]  # arrays
     processes: tuple[str, ...]
     origin: str = "objects"  # where they come from, for messages
     checked: bool = field(default=False, repr=False)  # columns that are known to be right are not read again
