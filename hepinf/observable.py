@@ -15,37 +15,75 @@ from torch import Tensor, nn
 
 from .cells import best_cells, nearest_centre
 from .checks import require_finite
+from .losses import CrossEntropy
 from .model import BinnedModel
 from .samples import Columns, Simulation, binned_model, columns
 from .training import History, train
 
 # %% ../nbs/24_observable.ipynb #network
-class RatioNetwork(nn.Module):
-    "Ratios `J_a / n` of every derivative, from standardised events, SiLU layers and one linear layer."
+def _layers(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    "Linear and SiLU layers with torch's default spread of the initial weights, from an explicit generator."
+    layers = []
+    for a, b in zip(sizes[:-1], sizes[1:]):
+        layers += [nn.Linear(a, b), nn.SiLU()]
+        for values in layers[-2].parameters():
+            nn.init.uniform_(values, -(a**-0.5), a**-0.5, generator=generator)
+    return nn.Sequential(*layers)
 
-    def __init__(self, events: Float[Tensor, "events features"], ratios: int, hidden: Sequence[int], seed: int):
+
+class RatioNetwork(nn.Module):
+    "Ratios `J_a / n` of every derivative: a linear layer on process fractions and on SiLU layers."
+
+    def __init__(
+        self,
+        events: Float[Tensor, "events features"],  # for the standardisation
+        yields: Float[Tensor, " processes"],  # expected events of each process
+        ratios: int,
+        hidden: Sequence[int],
+        seed: int,
+    ):
         super().__init__()
-        spread = events.std(0)
+        spread, generator = events.std(0), torch.Generator().manual_seed(seed)
         self.register_buffer("mean", events.mean(0))
         self.register_buffer("spread", torch.where(spread > 0, spread, 1.0))
+        self.register_buffer("log_yields", yields.clamp_min(1e-30).log().to(events.dtype))
+        self.register_buffer("unit", torch.ones(len(yields)))
         self.register_buffer("scale", torch.ones(ratios))
-        generator = torch.Generator().manual_seed(seed)
-        sizes, layers = (events.shape[1], *hidden), []
-        for a, b in zip(sizes[:-1], sizes[1:]):
-            layers += [nn.Linear(a, b), nn.SiLU()]
-            for values in layers[-2].parameters():
-                nn.init.uniform_(values, -(a**-0.5), a**-0.5, generator=generator)
-        self.trunk, self.head = nn.Sequential(*layers), nn.Linear(hidden[-1], ratios)
+        sizes = (events.shape[1], *hidden)
+        self.classifier = _layers((*sizes, len(yields)), generator)[:-1]
+        self.trunk = _layers(sizes, generator)
+        self.head = nn.Linear(hidden[-1] + len(yields), ratios)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def features(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch hidden"]:
-        "The last hidden layer."
-        return self.trunk((events - self.mean) / self.spread)
+    def logits(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch processes"]:
+        "Outputs of the classifier."
+        return self.classifier((events - self.mean) / self.spread)
+
+    def fractions(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch processes"]:
+        "Share of each process in the expectation at x."
+        return torch.softmax(self.logits(events) + self.log_yields, -1)
+
+    def features(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch inputs"]:
+        "Fractions, in units of their root mean square, and the last hidden layer."
+        with torch.no_grad():  # the classifier has been trained before
+            fractions = self.fractions(events) / self.unit
+        return torch.cat([fractions, self.trunk((events - self.mean) / self.spread)], -1)
 
     def forward(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch ratios"]:
         "Ratios of each event."
         return self.head(self.features(events)) * self.scale
+
+
+class _Classifier(nn.Module):
+    "The classifier of a `RatioNetwork`, as a network of its own."
+
+    def __init__(self, network: RatioNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch processes"]:
+        return self.network.logits(events)
 
 
 def _nominal(weights: Tensor, table: Columns) -> Tensor:
@@ -136,28 +174,26 @@ class Observable:
         self.processes, self.nuisances = simulation.processes, simulation.nuisances
         nominal = simulation.events[simulation.weights != 0].float()
         p, size = len(self.signals), len(self.signals) + len(self.nuisances)
-        self.network = RatioNetwork(nominal.cpu(), size, self.hidden, self.seed).to(nominal.device)
+        expected = sum(w[:, 0, : len(self.processes)].double().sum(0) for _, w in table.groups.values())
+        network = RatioNetwork(nominal.cpu(), expected.cpu(), size, self.hidden, self.seed)
+        self.network = network.to(nominal.device)
+        common = dict(data=table.groups, batch_size=table.batch_sizes(self.batch_size), epochs=self.epochs, lr=self.lr)
+        common |= dict(schedule="cosine", seeds=[self.seed], progress=progress)
+        if len(self.processes) > 1:
+            train(CrossEntropy(table, "softmax"), [_Classifier(self.network)], name="fractions", **common)
+            with torch.no_grad():
+                shares = torch.cat([self.network.fractions(part) for part in nominal.split(100_000)])
+                weight = simulation.weights[simulation.weights != 0].abs().to(shares.dtype)
+                self.network.unit.copy_((weight @ shares**2 / weight.sum()).sqrt().clamp_min(1e-6))
         self.prior = torch.ones(size, dtype=torch.float64, device=nominal.device)
         self.prior[:p] = 0.0
         pilot = solve_head(self.network, table).diagonal()
         scale = torch.where(pilot + self.prior > 0, pilot + self.prior, 1.0)
-        expected = sum(_nominal(w, table).double().sum() for _, w in table.groups.values())
         # the pilot's large weights cancel each other; descent from zero is faster than from there
         nn.init.zeros_(self.network.head.weight)
         nn.init.zeros_(self.network.head.bias)
-        self.network.scale.copy_((scale / expected).sqrt())
-        self.history: History = train(
-            RatioLoss(table, scale.float()),
-            [self.network],
-            table.groups,
-            batch_size=table.batch_sizes(self.batch_size),
-            epochs=self.epochs,
-            lr=self.lr,
-            schedule="cosine",
-            seeds=[self.seed],
-            name="score",
-            progress=progress,
-        )
+        self.network.scale.copy_((scale / expected.sum()).sqrt())
+        self.history: History = train(RatioLoss(table, scale.float()), [self.network], name="score", **common)
         self.information = solve_head(self.network, table) + torch.diag(self.prior)
         self._place(table)
         return self
