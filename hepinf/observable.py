@@ -195,11 +195,11 @@ class Observable:
         self.network.scale.copy_((scale / expected.sum()).sqrt())
         self.history: History = train(RatioLoss(table, scale.float()), [self.network], name="score", **common)
         self.information = solve_head(self.network, table) + torch.diag(self.prior)
-        self._place(table)
-        return self
+        return self.place(simulation, self.bins)
 
-    def _place(self, table: Columns) -> None:
-        "Directions of the score, and the centres of the cells, from the training sample."
+    def place(self, simulation: Simulation, bins: int) -> "Observable":
+        "Place so many bins anew, on the events the observable was fitted on; the learnt ratios stay as they are."
+        table, self.bins = columns(simulation, self.signals), bins
         ratios = torch.cat([self.ratios(x[:, 0]) for x, _ in table.groups.values()]).double()
         # negative weights are legitimate (NLO); for placing bins their size counts
         weight = torch.cat([_nominal(w[:, 0], table) for _, w in table.groups.values()]).double().abs()
@@ -209,6 +209,7 @@ class Observable:
         one, pois = torch.ones_like(scaled), range(len(self.signals))
         found = best_cells(ratios[some].mT, one, scaled, self.prior, self.bins, pois, seed=self.seed)
         self.directions, self.metric, self.centres = found.directions, found.metric.sqrt(), found.centres
+        return self
 
     @torch.no_grad()
     def ratios(self, events: Float[Tensor, "events features"]) -> Float[Tensor, "events ratios"]:
