@@ -176,7 +176,7 @@ class Observable:
         p, size = len(self.signals), len(self.signals) + len(self.nuisances)
         expected = sum(w[:, 0, : len(self.processes)].double().sum(0) for _, w in table.groups.values())
         network = RatioNetwork(nominal.cpu(), expected.cpu(), size, self.hidden, self.seed)
-        self.network = network.to(nominal.device)
+        self.network = network.to(nominal.device, torch.float32)
         common = dict(data=table.groups, batch_size=table.batch_sizes(self.batch_size), epochs=self.epochs, lr=self.lr)
         common |= dict(schedule="cosine", seeds=[self.seed], progress=progress)
         if len(self.processes) > 1:

@@ -12,6 +12,15 @@ import torch  # noqa: E402
 # Small tensors gain nothing from threads, and sums must not depend on the number of cores.
 torch.set_num_threads(1)
 
+
+@pytest.fixture(autouse=True)
+def single_precision():
+    "pyhf's pytorch backend makes float64 the default of the whole process; every test starts and ends without that."
+    torch.set_default_dtype(torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 ROOT = Path(__file__).resolve().parent.parent
 
 PARAMETERS = """\
