@@ -67,6 +67,10 @@ def membership(
     outside: str = "drop",  # events beyond the outer edges: "drop", or "keep" them in the edge bins
 ) -> Float[Tensor, "events bins"]:
     "Membership of each event in each bin: hard in value, except for `soft` and `sigmoid`; a NaN value gives NaN."
+    if gradient not in GRADIENTS:
+        raise ValueError(nearest("gradient", gradient, GRADIENTS))
+    if outside not in ("drop", "keep"):
+        raise ValueError(nearest("rule for events outside the range", outside, ("drop", "keep")))
     edges = edges.detach().double().to(values.device)
     if bandwidth is None:
         width = (edges[-1] - edges[0]) / (2 * (len(edges) - 1))
@@ -122,10 +126,6 @@ def histogram(
     outside: str = "drop",  # events beyond the outer edges: "drop", or "keep" them in the edge bins
 ) -> Float[Tensor, "columns bins"]:
     "Weighted counts per bin, float64, with the chosen gradient; raises `ValueError` on NaN events and bad edges."
-    if gradient not in GRADIENTS:
-        raise ValueError(nearest("gradient", gradient, GRADIENTS))
-    if outside not in ("drop", "keep"):
-        raise ValueError(nearest("rule for events outside the range", outside, ("drop", "keep")))
     if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
         raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
     require_finite(edges, "edges", axis="edge")

@@ -214,6 +214,8 @@ class Observable:
     @torch.no_grad()
     def ratios(self, events: Float[Tensor, "events features"]) -> Float[Tensor, "events ratios"]:
         "Learnt `S_p / n` and `D_j / n` of each event."
+        if not hasattr(self, "network"):
+            raise ValueError("this observable has learnt nothing yet: call fit first")
         return torch.cat([self.network(part) for part in events.float().split(100_000)])
 
     def score(self, events: Float[Tensor, "events features"]) -> Float[Tensor, "events signals"]:

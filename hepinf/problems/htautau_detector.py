@@ -8,6 +8,7 @@ __all__ = ['PROCESSES', 'CROSS_SECTIONS', 'LUMINOSITY', 'RESOLUTION', 'PILEUP', 
            'near_selection', 'reduce', 'read_reduced']
 
 # %% ../../nbs/38_htautau_detector.ipynb #imports
+import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -196,18 +197,23 @@ def reduce(folder: str | Path, path: str | Path, events: int) -> Path:
     stored["processes"] = np.array(small.processes)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as archive:
         for name, values in stored.items():
             with archive.open(f"{name}.npy", "w") as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+    os.replace(partial, path)
     return path
 
 
 def read_reduced(path: str | Path | None = None) -> Objects:
-    "The objects of a reduced file, by default of the one in the package."
+    "The objects of a reduced file, by default of the one in the package; ValueError if it is not one."
     source = resources.files("hepinf.problems").joinpath(_REDUCED) if path is None else Path(path)
-    with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        stored = {name: archive[name] for name in archive.files}
+    try:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            stored = {name: archive[name] for name in (*_STEPS, "jets", "shower", "per_event", "processes")}
+    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{source}: not a reduced sample ({error})") from None
     jet = np.arange(JETS) < stored["jets"][:, None]
     columns = {"shower": np.exp2(stored["shower"].T.astype(np.float32) / 40)}
     for name, (_, step) in _STEPS.items():

@@ -6,26 +6,17 @@
 __all__ = ['HIGGSML', 'HIGGSML_LABELS', 'HIGGSML_SELECTION', 'column_names', 'read_columns', 'read_objects', 'read_higgsml']
 
 # %% ../../nbs/39_htautau_files.ipynb #imports
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..checks import nearest
+from ..checks import nearest, optional
 from .htautau_detector import PROCESSES
 from .htautau_objects import SCHEMA, Objects, Selection
 
 # %% ../../nbs/39_htautau_files.ipynb #open
-def _need(module: str) -> Any:
-    "A module of the extra `root`, or one line that says how to get it."
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(f"{module} is not installed: pip install hepinf[root]") from None
-
-
 def column_names(path: str | Path, tree: str | None = None) -> list[str]:
     "Names of the columns of a parquet file or of a tree; ValueError if the file or the tree cannot be read."
     return _opened(Path(path), tree, lambda source: list(source.keys()), lambda file: file.schema_arrow.names)
@@ -38,7 +29,7 @@ def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
     "What a function makes of the tree or of the parquet file."
     if path.suffix not in (".root", ".parquet"):
         raise ValueError(f"{path}: the name must end with .root or .parquet")
-    module = _need("uproot" if path.suffix == ".root" else "pyarrow.parquet")
+    module = optional("uproot" if path.suffix == ".root" else "pyarrow.parquet", "root")
     try:
         if path.suffix == ".parquet":
             with module.ParquetFile(path) as file:
@@ -55,7 +46,7 @@ def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
 
 def read_columns(path: str | Path, names: Sequence[str], tree: str | None = None) -> dict[str, Any]:
     "Awkward arrays of the named columns; ValueError that names a missing one and the nearest there is."
-    path, awkward, there = Path(path), _need("awkward"), column_names(path, tree)
+    path, awkward, there = Path(path), optional("awkward", "root"), column_names(path, tree)
     for name in names:
         if name not in there:
             raise ValueError(f"{path}: {nearest('column', name, there)}")
@@ -116,7 +107,7 @@ def read_objects(
 
 def _column(table: dict[str, Any], value: Any, name: str, n: int, path: str | Path) -> np.ndarray:
     "One column of numbers, with as many slots as the schema says; absent slots are 0."
-    awkward, shape = _need("awkward"), SCHEMA[name][0] if name in SCHEMA else ()
+    awkward, shape = optional("awkward", "root"), SCHEMA[name][0] if name in SCHEMA else ()
     slots = shape[0] if shape else 0
     if isinstance(value, list | tuple):
         if len(value) > slots:

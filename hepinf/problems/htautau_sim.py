@@ -8,7 +8,6 @@ __all__ = ['HARD', 'COMMON', 'GENERATE', 'BRANCHING', 'Z_POLARISATION', 'POOL', 
 
 # %% ../../nbs/34_htautau_sim.ipynb #imports
 import argparse
-import importlib
 import math
 import os
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import nearest
+from ..checks import nearest, optional
 from .htautau_detector import PROCESSES
 from .htautau_objects import CMS_LIKE, SHOWER
 
@@ -60,17 +59,9 @@ GENERATE = (
 )
 
 
-def _need(module: str) -> Any:
-    "A module of the extra `sim`, or one line that says how to get it."
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(f"{module} is not installed: pip install hepinf[sim]") from None
-
-
 def _pythia(settings: Sequence[str], seed: int) -> Any:
     "A quiet, initialised Pythia."
-    pythia = _need("pythia8mc").Pythia("", False)
+    pythia = optional("pythia8mc", "sim").Pythia("", False)
     for line in (*COMMON, *settings, f"Random:seed = {seed}"):
         if not pythia.readString(line):
             raise ValueError(f"Pythia does not know the setting '{line}'")
@@ -169,7 +160,7 @@ class Generator:
         self.hadrons = _pythia(("ProcessLevel:all = off",), seeds[1])
         self.pool = decay_pool(seed) if pool is None else pool
         self.rng = np.random.default_rng(seeds[2])
-        fastjet = _need("fastjet")
+        fastjet = optional("fastjet", "sim")
         self.cluster, self.pseudo = fastjet.ClusterSequence, fastjet.PseudoJet
         self.definition = fastjet.JetDefinition(fastjet.antikt_algorithm, 0.4)
 
