@@ -163,14 +163,14 @@ def _one_start(
     steps = torch.cat([torch.zeros(1), torch.logspace(-4, 0, 24)]).to(problem.weight)[:, None, None]
     directions, metric = problem.geometry(problem.unbinned() + stiffness * problem.constraint)
     view = directions * metric.sqrt()
-    centres = k_means(problem.relative @ view, problem.weight, cells, generator) / metric.sqrt()
+    centres = k_means(problem.relative @ view, problem.weight, cells, generator, steps=40) / metric.sqrt()
     best, found, since, state = float("inf"), None, 0, None
-    while since < 25:
+    while since < 12:
         index = nearest_centre(problem.relative @ view, centres * metric.sqrt())
         means, total = cell_means(index, problem.relative, problem.weight, cells)
         matrix = problem.binned(means, total)
         loss = float(problem.loss(matrix))
-        since = 0 if loss < best * (1 - 1e-8) else since + 1
+        since = 0 if loss < best * (1 - 1e-6) else since + 1
         if loss < best:
             best, found = loss, (directions, metric, centres, index)
         if found is None:  # too few cells for so many free parameters

@@ -11,12 +11,13 @@ __all__ = ['PROCESSES', 'CROSS_SECTIONS', 'LUMINOSITY', 'RESOLUTION', 'PILEUP', 
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from ..checks import nearest
 from hepinf.problems.htautau_objects import (
     CMS_LIKE,
     FINAL_STATES,
@@ -174,14 +175,22 @@ def near_selection(objects: Objects) -> np.ndarray:
     return near
 
 
-def reduce(folder: str | Path, path: str | Path, events: int) -> Path:
-    "Write at most that many events per process of the chunks in a folder to one small file."
+def reduce(
+    folder: str | Path,
+    path: str | Path,
+    events: int | Mapping[str, int],  # at most, of every process or of each; a process that is not named keeps all
+) -> Path:
+    "Write some of the events of the chunks in a folder to one small file, weighted to the expectation of all."
     full = read_chunks(Path(folder).expanduser())
+    limits = dict.fromkeys(full.processes, events) if isinstance(events, int) else events
+    for name in limits:
+        if name not in full.processes:
+            raise ValueError(nearest("process", name, full.processes))
     full = full.take(near_selection(full))
     plain, per_event, rows = full["weight"] / efficiency(full), [], []
-    for c in range(len(full.processes)):
+    for c, name in enumerate(full.processes):
         mine = np.flatnonzero(full["process"] == c)
-        kept, largest = mine[:events], plain[mine].max()
+        kept, largest = mine[: limits.get(name)], plain[mine].max()
         per_event.append(largest * full["weight"][mine].sum() / full["weight"][kept].sum())
         plain[mine] /= largest
         rows.append(kept)
