@@ -104,10 +104,9 @@ def solve_head(network: RatioNetwork, table: Columns, chunk: int = 50_000) -> Fl
     for events, weights in table.groups.values():
         rows = max(1, chunk // events.shape[1])
         for x, w in zip(events.split(rows), weights.split(rows)):
-            phi = nn.functional.pad(network.features(x), (0, 1), value=1.0).flatten(0, 1).double()
-            w = w.flatten(0, 1).double()
-            gram = gram + (phi.mT * _nominal(w, table)) @ phi
-            target = target + _derivatives(w, table).mT @ phi
+            phi, w = nn.functional.pad(network.features(x), (0, 1), value=1.0).double(), w.double()
+            gram = gram + (phi[:, 0].mT * _nominal(w[:, 0], table)) @ phi[:, 0]  # shifted copies are not in n
+            target = target + _derivatives(w, table).flatten(0, 1).mT @ phi.flatten(0, 1)
     # features can be nearly collinear: directions below 1e-9 of the largest are noise
     inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-9)
     head = target @ inverse
