@@ -56,7 +56,7 @@ def test_every_gradient_lowers_sigma_when_followed(gradient):
     network = MLP((2, 30, 1), seed=1)
     train(CrossEntropy(table), [network], table.groups, batch_size=2000, epochs=3, lr=1e-2, progress=False)
     smooth = SigmaMuLoss(table, SigmoidBins(8, "soft", 0.03))
-    before = float(smooth(network, table.groups))
+    before = float(smooth(network, table.groups).detach())
     loss = SigmaMuLoss(table, SigmoidBins(8, gradient))(network, table.groups)
     gradients = torch.autograd.grad(loss, list(network.parameters()))
     size = math.sqrt(sum(float((g**2).sum()) for g in gradients))
