@@ -9,8 +9,8 @@ config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
-run, pyhf, sim, root, dev = (
-    cfg[f"{extra}_requirements"].split() for extra in ("run", "pyhf", "sim", "root", "dev")
+run, pyhf, sim, root, onnx, dev = (
+    cfg[f"{extra}_requirements"].split() for extra in ("run", "pyhf", "sim", "root", "onnx", "dev")
 )
 
 setup(
@@ -31,7 +31,14 @@ setup(
     ],
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
-    extras_require={"run": run, "pyhf": pyhf, "sim": sim, "root": root, "dev": run + pyhf + sim + root + dev},
+    extras_require={
+        "run": run,
+        "pyhf": pyhf,
+        "sim": sim,
+        "root": root,
+        "onnx": onnx,
+        "dev": run + pyhf + sim + root + onnx + dev,
+    },
     # The paper notebooks live in nbs/ and travel in the wheel as hepinf/papers/.
     packages=find_packages(include=["hepinf", "hepinf.*"]) + ["hepinf.papers"],
     package_dir={"hepinf.papers": "nbs/papers"},
