@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from FrEIA.modules import GLOWCouplingBlock
 from jaxtyping import Float
 from scipy.optimize import minimize
@@ -33,7 +34,7 @@ class Permutation(nn.Module):
         self.register_buffer("order", order)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, float]:
-        return x[:, self.order], 0.0
+        return x.index_select(1, self.order), 0.0  # its gradient is faster than that of x[:, order]
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
         return z[:, self.order.argsort()]
@@ -86,8 +87,10 @@ class MaskedSpline(nn.Module):
         if not self.affine:
             z, log_slope = rational_quadratic(x, numbers, self.box)
             return z, log_slope.sum(-1)
-        log_scale = _bounded(numbers[:, 1])
-        z, log_slope = rational_quadratic((x - numbers[:, 0]) * torch.exp(-log_scale), numbers[:, 2:], self.box)
+        # One split: its gradient is one cat, where each slice would fill the whole with zeros.
+        shift, log_scale, rest = numbers.split([1, 1, numbers.shape[1] - 2], 1)
+        log_scale = _bounded(log_scale[:, 0])
+        z, log_slope = rational_quadratic((x - shift[:, 0]) * torch.exp(-log_scale), rest, self.box)
         return z, (log_slope - log_scale).sum(-1)
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
@@ -111,8 +114,8 @@ class _Coefficients(nn.Module):
 
     def forward(self, given: tuple[Tensor, Tensor | None]) -> Tensor:
         x, product = given
-        h = self.layers[0](x)
-        h = h if product is None else h + product
+        first = self.layers[0]
+        h = first(x) if product is None else torch.addmm(product, x, first.weight.T)  # the product has the bias
         for layer in self.layers[1:]:
             h = layer(self.activation(h))
         return h
@@ -120,6 +123,20 @@ class _Coefficients(nn.Module):
 
 class _Block(GLOWCouplingBlock):
     "FrEIA's block, whose halves receive the context as products."
+
+    def _half(self, network: nn.Module, x: Tensor, given: tuple, rev: bool) -> tuple[Tensor, Tensor]:
+        "FrEIA's affine map of one half; its coefficients by one `chunk`, whose gradient is one cat."
+        log_scale, shift = network(given).chunk(2, 1)
+        log_scale = self.clamp * self.f_clamp(log_scale)
+        if rev:
+            return (x - shift) * torch.exp(-log_scale), -log_scale.sum(1)
+        return torch.exp(log_scale) * x + shift, log_scale.sum(1)
+
+    def _coupling1(self, x1, u2, rev=False):
+        return self._half(self.subnet2, x1, u2, rev)
+
+    def _coupling2(self, x2, u1, rev=False):
+        return self._half(self.subnet1, x2, u1, rev)
 
     def forward(self, x, c=(None, None), rev=False, jac=True):
         x1, x2 = torch.split(x[0], [self.split_len1, self.split_len2], dim=1)
@@ -172,8 +189,10 @@ class Coupling(nn.Module):
         "Product of the context for both halves of each block."
         if self.context is None:
             return [(None, None)] * len(self.blocks)
-        halves = self.context(context).chunk(2 * len(self.blocks), -1)
-        return list(zip(halves[::2], halves[1::2]))
+        firsts = [net.layers[0].bias for block in self.blocks for net in (block.subnet2, block.subnet1)]
+        weights = self.context.weight.chunk(len(firsts))
+        halves = (F.linear(context, weight, bias) for weight, bias in zip(weights, firsts))
+        return list(zip(halves, halves))
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = 0.0
@@ -231,7 +250,9 @@ class Frame(nn.Module):
         super().__init__()
         sides = []
         for name, value, default in (("lower", lower, -math.inf), ("upper", upper, math.inf)):
-            bound = torch.full((dim,), default) if value is None else torch.as_tensor(value).detach()
+            bound = (
+                torch.full((dim,), default) if value is None else torch.as_tensor(value, dtype=torch.float64).detach()
+            )
             if bound.shape != (dim,):
                 raise ValueError(f"{name}: one bound for each of {dim} dimensions, got the shape {tuple(bound.shape)}")
             sides.append(bound.double().cpu().clone())

@@ -165,6 +165,18 @@ class Certificate:
         }
         return Certificate(rows, {k: tuple(v) for k, v in content["verdicts"].items()}, content["events"])
 
+# %% ../nbs/50_certificate.ipynb #gaussian
+def _gaussian(events: Tensor) -> tuple[Callable, Callable, Callable]:
+    "Log density, sampler and whitening of the Gaussian with the mean and covariance of the events."
+    normal = torch.distributions.MultivariateNormal(events.mean(0), torch.cov(events.T).reshape(events.shape[1], -1))
+    inverse = torch.linalg.inv(normal.scale_tril)
+
+    def draw(n: int, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(n, events.shape[1], generator=generator, dtype=events.dtype, device=events.device)
+        return normal.loc + noise @ normal.scale_tril.T
+
+    return normal.log_prob, draw, lambda x: (x - normal.loc) @ inverse.T
+
 # %% ../nbs/50_certificate.ipynb #certify
 def certify_density(
     log_prob: Callable,  # learnt log density
@@ -179,34 +191,30 @@ def certify_density(
     batches: int = 100,
     multimodal: bool = False,
     seed: int = 0,
+    baseline: Certificate | None = None,  # of another density on the same events: its other two rows are taken over
 ) -> Certificate:
     "Certificate of a learnt density."
     require_finite(test, "test")
     events, dim = len(test) // 2, test.shape[1]
     if events < 2 * batches or events < max(1000, 2 * dim):
         raise ValueError(f"test: {len(test)} events; at least {2 * max(2 * batches, 1000, 2 * dim)} are needed")
-    support = torch.tensor([[-math.inf, math.inf]] * dim) if support is None else support
+    support = torch.tensor([[-math.inf, math.inf]] * dim) if support is None else support.to(test.device)
     truth, other = test[:events].double(), test[events : 2 * events].double()
-    spread = torch.cov(other.T) + 0.0 * torch.eye(dim, dtype=other.dtype, device=other.device)
-    gaussian = torch.distributions.MultivariateNormal(other.mean(0), spread)
     generator = torch.Generator(test.device).manual_seed(seed)
-    noise = torch.randn(events, dim, generator=generator, dtype=torch.float64, device=test.device)
-    drawn = {
-        "true": other,
-        "gaussian": gaussian.loc + noise @ gaussian.scale_tril.T,
-        "learnt": sample(events, generator),
-    }
-    rows = {
-        name: compare(truth, points, support.to(test.device), batches=batches, multimodal=multimodal, seed=seed)
-        for name, points in drawn.items()
-    }
-    whiten = torch.linalg.inv(gaussian.scale_tril)
-    latent = {"gaussian": lambda x: (x - gaussian.loc) @ whiten.T, "learnt": to_latent}
-    for name, density in (("gaussian", gaussian.log_prob), ("learnt", log_prob)):
-        rows[name] |= density_numbers(density, truth, drawn[name], exact)
-        if latent[name] is not None:
+    options = {"batches": batches, "multimodal": multimodal, "seed": seed}
+    candidates = {"learnt": (log_prob, sample(events, generator), to_latent)}
+    rows = {}
+    if baseline is None:
+        gaussian, draw, whiten = _gaussian(other)
+        candidates = {"gaussian": (gaussian, draw(events, generator), whiten), **candidates}
+        rows["true"] = compare(truth, other, support, **options)
+    else:
+        rows |= {name: baseline.rows[name] for name in ("true", "gaussian")}
+    for name, (density, drawn, latent) in candidates.items():
+        rows[name] = compare(truth, drawn, support, **options) | density_numbers(density, truth, drawn, exact)
+        if latent is not None:
             with torch.no_grad():
-                rows[name]["latent"] = Number(latent_test(latent[name](truth).double()).p)
+                rows[name]["latent"] = Number(latent_test(latent(truth).double()).p)
     learnt = rows["learnt"]
     verdicts = {name: _verdict(name, n, rows["true"].get(name), events, log_z) for name, n in learnt.items()}
     return Certificate(rows, verdicts, events)

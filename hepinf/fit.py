@@ -121,6 +121,11 @@ def _conditional(
             **options,
         )
         return fits.theta, fits.log_prob, fits.failures()
+    if data is None and not best.log_prob.dim():  # rows of a callable are independent: all points in one fit
+        fits = maximum_likelihood(
+            likelihood, start=start, fixed={**fixed, name: values}, bounds=bounds, names=names, **options
+        )
+        return fits.theta, fits.log_prob, fits.failures()
     fixed = {n: value[..., 0] for n, value in fixed.items()}
     parts = [
         maximum_likelihood(

@@ -54,8 +54,8 @@ class Flow(nn.Module):
         self.frame, self.core, self.config = frame, core, config
         self.dim, self.context_size = config["dim"], config["context"]
         if self.context_size:
-            self.register_buffer("context_mean", torch.zeros(self.context_size))
-            self.register_buffer("context_sd", torch.ones(self.context_size))
+            self.register_buffer("context_mean", torch.zeros(self.context_size, dtype=torch.float64))
+            self.register_buffer("context_sd", torch.ones(self.context_size, dtype=torch.float64))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,7 +92,7 @@ class Flow(nn.Module):
         x, context, shape = self._rows(x, context)
         u, frame_log_det = self.frame(x)
         z, log_det = self.core.to_latent(u.to(self.dtype), self._standard(context))
-        return z.reshape(*shape, -1), (frame_log_det + log_det).reshape(shape)
+        return z.reshape(*shape, self.dim), (frame_log_det + log_det).reshape(shape)
 
     def from_latent(self, z: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "Points (*batch, dim), float64, and log-determinants of this direction; without gradient."
@@ -102,7 +102,7 @@ class Flow(nn.Module):
             x = self.frame.inverse(self.core.from_latent(rows.to(self.dtype), context))
             u, frame_log_det = self.frame(x)
             _, log_det = self.core.to_latent(u.to(self.dtype), context)
-        return x.reshape(*shape, -1), -(frame_log_det + log_det).reshape(shape)
+        return x.reshape(*shape, self.dim), -(frame_log_det + log_det).reshape(shape)
 
     def log_prob(
         self, x: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
@@ -127,11 +127,11 @@ class Flow(nn.Module):
         z = torch.randn(*shape, self.dim, generator=generator, dtype=self.dtype, device=self.frame.mean.device)
         rows, context, shape = self._rows(z, context)
         u = self.core.from_latent(rows, self._standard(context))
-        return self.frame.inverse(u).reshape(*shape, -1)
+        return self.frame.inverse(u).reshape(*shape, self.dim)
 
     def _standard(self, context: Tensor | None) -> Tensor | None:
         "Context in the units of the training sample."
-        return None if context is None else ((context - self.context_mean) / self.context_sd).to(self.dtype)
+        return None if context is None else ((context.double() - self.context_mean) / self.context_sd).to(self.dtype)
 
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
         "Points as rows, context as one row or as many, and the leading shape."

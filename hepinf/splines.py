@@ -18,30 +18,30 @@ STEEPEST = math.log(1e3)  # bound of the log slope at a knot, and of the log rat
 
 
 def _bounded(raw: Tensor, limit: float) -> Tensor:
-    "Smooth bound."
-    return raw / (1 + raw.abs() / limit)
-
-
-def _knots(raw: Tensor, box: float) -> Tensor:
-    "Knots from -box to box: cumulative sums of a softmax along the axis -2."
-    pieces = _bounded(raw, STEEPEST / 2).softmax(-2)
-    inner = pieces[..., :-1, :].cumsum(-2) * (2 * box) - box
-    return F.pad(F.pad(inner, (0, 0, 1, 0), value=-box), (0, 0, 0, 1), value=box)
-
-
-def _split(parameters: Tensor, box: float) -> tuple[Tensor, Tensor, Tensor]:
-    "Positions, heights and slopes of all knots, each (*batch, knots, dim)."
-    bins = (parameters.shape[-2] + 1) // 3
-    width, height, slope = parameters.split([bins, bins, bins - 1], -2)
-    slopes = F.pad(_bounded(slope, STEEPEST), (0, 0, 1, 1)).exp()
-    return _knots(width, box), _knots(height, box), slopes
+    "Smooth bound, raw / (1 + |raw| / limit)."
+    return raw / torch.rsub(raw.abs(), 1, alpha=-1 / limit)
 
 # %% ../nbs/17_splines.ipynb #rqs
-def _pieces(at: Tensor, edges: Tensor, tables: tuple[Tensor, ...]) -> list[Tensor]:
-    "Values of each table at both ends of the piece that holds `at`, in the order of `tables`."
-    piece = (at[..., None, :] >= edges[..., 1:-1, :]).sum(-2, keepdim=True)
-    both = torch.cat([piece, piece + 1], -2)
-    return [end for table in tables for end in table.gather(-2, both.expand(*table.shape[:-2], -1, -1)).unbind(-2)]
+def _piece(at: Tensor, parameters: Tensor, box: float, inverse: bool) -> tuple[Tensor, ...]:
+    "Of the piece that holds `at`: left edge, width, lower edge, height and the slopes at both ends."
+    bins = (parameters.shape[-2] + 1) // 3
+    lengths, slope = parameters.split([2 * bins, bins - 1], -2)
+    lengths = _bounded(lengths, STEEPEST / 2).exp().unflatten(-2, (2, bins))  # of widths and heights, to be normalised
+    scale = 2 * box / lengths.sum(-2)
+    # A point passes the ends of all pieces before its own; which those are has no derivative.
+    with torch.no_grad():
+        ends = lengths[..., int(inverse), :-1, :].cumsum(-2)
+        passed = ((at + box) / scale[..., int(inverse), :])[..., None, :] >= ends
+        piece = passed.sum(-2, keepdim=True)
+        passed = passed.to(lengths.dtype)
+    start = (lengths[..., :-1, :] * passed[..., None, :, :]).sum(-2) * scale - box
+    here = piece[..., None, :, :].expand(*lengths.shape[:-2], -1, -1)
+    length = lengths.gather(-2, here).squeeze(-2) * scale
+    # The spline goes on with slope one outside: exp(0) at both ends of the box.
+    slope = F.pad(slope, (0, 0, 1, 1))
+    d0, d1 = _bounded(slope.gather(-2, torch.cat([piece, piece + 1], -2)), STEEPEST).exp().unbind(-2)
+    (x0, y0), (width, height) = start.unbind(-2), length.unbind(-2)
+    return x0, width, y0, height, d0, d1
 
 
 def rational_quadratic(
@@ -50,10 +50,8 @@ def rational_quadratic(
     box: float,  # half the width of the box [-box, box]; the identity outside
 ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch dim"]]:
     "Spline at `x` and the logarithm of its slope (arXiv:1906.04032, equations 4 and 5)."
-    knots, heights, slopes = _split(parameters, box)
     inside = x.clamp(-box, box)
-    x0, x1, y0, y1, d0, d1 = _pieces(inside, knots, (knots, heights, slopes))
-    width, height = x1 - x0, y1 - y0
+    x0, width, y0, height, d0, d1 = _piece(inside, parameters, box, False)
     s, t = height / width, (inside - x0) / width
     mixed = t * (1 - t)
     below = s + (d0 + d1 - 2 * s) * mixed
@@ -69,13 +67,12 @@ def rational_quadratic_inverse(
     box: float,
 ) -> Float[Tensor, "*batch dim"]:
     "The x with `rational_quadratic(x) = y` (arXiv:1906.04032, equations 6 to 8)."
-    knots, heights, slopes = _split(parameters, box)
     inside = y.clamp(-box, box)
-    x0, x1, y0, y1, d0, d1 = _pieces(inside, heights, (knots, heights, slopes))
-    height, rise = y1 - y0, inside - y0
-    s = height / (x1 - x0)
+    x0, width, y0, height, d0, d1 = _piece(inside, parameters, box, True)
+    rise = inside - y0
+    s = height / width
     bend = d0 + d1 - 2 * s
     a, b, c = height * (s - d0) + rise * bend, height * d0 - rise * bend, -s * rise
     root = (b * b - 4 * a * c).clamp_min(0).sqrt()
     t = (2 * c / (-b - root)).clamp(0, 1)
-    return torch.where(inside == y, x0 + t * (x1 - x0), y)
+    return torch.where(inside == y, x0 + t * width, y)
