@@ -119,7 +119,7 @@ class Flow(nn.Module):
         n: int,
         context: Float[Tensor, "*rows context"] | None = None,  # one row, n rows, or (observations, 1, context)
         generator: torch.Generator | None = None,  # on the device of the flow
-    ) -> Float[Tensor, "*rows dim"]:
+    ) -> Float[Tensor, "*points dim"]:
         "Points drawn from the density, float64: (n, dim), or (observations, n, dim)."
         if n < 1:
             raise ValueError(f"n: at least one point, not {n}")
