@@ -8,7 +8,6 @@ __all__ = ['TOLERANCE', 'dependence_order', 'NFLikelihood', 'train_nflikelihood'
 
 # %% ../nbs/51_nflikelihood.ipynb #imports
 import copy
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from .artefacts import read_artefact, write_artefact
 from .certificate import Certificate, certify_density
+from .checkpoint import digest
 from .checks import nearest, require_finite
 from .distances import hpdi
 from .fit import FitResult, Profile, maximum_likelihood, profile
@@ -164,6 +164,8 @@ class NFLikelihood:
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
+        if self.context is not None:
+            raise ValueError("the context of this likelihood is already held")
         context = torch.as_tensor(context, dtype=torch.float64, device=self.flow.frame.mean.device)
         if context.shape != (self.flow.context_size,) or not self.flow.context_size:
             raise ValueError(
@@ -214,6 +216,8 @@ def train_nflikelihood(
     require_finite(samples, "samples")
     if family not in FAMILIES:
         raise ValueError(nearest("family", family, FAMILIES))
+    if sparsity and family == "glow":
+        raise ValueError("sparsity acts on masked networks; 'glow' has none, use 'maf' or 'arqs'")
     if not 0 < validation < 1:
         raise ValueError(f"validation: a fraction between 0 and 1, not {validation}")
     bounds, size = _bounds(names, support), 0 if context is None else context.shape[-1]
@@ -226,6 +230,7 @@ def train_nflikelihood(
     last = int(len(samples) * (1 - validation))
     if last < batch_size or len(samples) - last < 2:
         raise ValueError(f"samples: {last} of {len(samples)} events to train on do not fill a batch of {batch_size}")
+    bounds = bounds.to(samples.device)
     for row, k in (~((samples >= bounds[:, 0]) & (samples <= bounds[:, 1]))).nonzero()[:1].tolist():
         low, high = bounds[k].tolist()
         raise ValueError(f"samples: event {row} has {names[k]} = {float(samples[row, k])}, outside [{low}, {high}]")
@@ -233,6 +238,7 @@ def train_nflikelihood(
     with torch.no_grad():
         rows = None if context is None else context[shuffled]
         theta = samples[shuffled].double()
+        flow.to(samples.device)
         flow.standardise(theta[:last], None if rows is None else rows[:last])
         for begin in range(0, len(theta), 100_000):
             part = slice(begin, begin + 100_000)
@@ -274,14 +280,13 @@ def _training_card(samples: Tensor, history: History, settings: Mapping[str, Any
         "validation",
         "seed",
     )
-    data = hashlib.sha256(samples.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
     curve = {"training": [row[0] for row in history.loss], "validation": [row[0] for row in history.score]}
     curve = {name: [v if math.isfinite(v) else None for v in values] for name, values in curve.items()}
     best = history.best_epoch[0]
     return {
         **{name: settings[name] for name in kept},
         "events": len(samples),
-        "data": data,
+        "data": digest(samples),
         "curve": curve,
         "best_epoch": best,
     }
