@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .artefacts import read_artefact, write_artefact
-from .bijections import Coupling, Frame, MaskedAffine, MaskedSpline, Permutation, permute
+from .bijections import Coupling, Frame, MaskedAffine, MaskedSpline, Part, Permutation, permute
 from .checks import nearest, require_finite
 
 # %% ../nbs/26_flows.ipynb #core
@@ -182,16 +182,30 @@ def _checked(dim: int, context: int, bijectors: int) -> None:
 
 
 def _masked(
-    layer: type, dim: int, context: int, order: Any, bijectors: int, permutation: str, seed: int, **options: Any
+    layer: type,
+    dim: int,
+    context: int,
+    order: Any,
+    hubs: int,
+    bijectors: int,
+    permutation: str,
+    seed: int,
+    **options: Any,
 ) -> list[nn.Module]:
-    "Masked layers, each with its own seed, with permutations between them."
+    "Masked layers, each with its own seed, with permutations between them; and those of the hubs."
     _checked(dim, context, bijectors)
+    if not 0 <= hubs < max(dim, 1) or (hubs and bijectors > 1):
+        raise ValueError(
+            f"hubs: fewer than the {dim} dimensions, after one bijector of all; got {hubs} and {bijectors}"
+        )
     if order is not None and len(order) != dim:
         raise ValueError(f"order: {len(order)} dimensions for a flow of {dim}")
     chain: list[nn.Module] = [] if order is None else [Permutation(order)]
     for n in range(bijectors):
         chain += [permute(dim, permutation, seed + 1000 + n)] if n else []
         chain.append(layer(dim, context, seed=seed + n, **options))
+    if hubs:
+        chain.append(Part(hubs, _masked(layer, hubs, context, None, 0, 2, permutation, seed + 100, **options)))
     return chain
 
 
@@ -202,6 +216,7 @@ def maf(
     lower: Sequence[float] | Tensor | None = None,  # support, one bound for each dimension; -inf for none
     upper: Sequence[float] | Tensor | None = None,
     order: Sequence[int] | None = None,  # of the dimensions in the first layer; None: as they are
+    hubs: int = 0,  # so many first dimensions of the order get two more bijectors of their own
     bijectors: int = 2,
     permutation: str = "reverse",  # between two layers, or "random"
     seed: int = 0,  # of weights and permutations
@@ -212,8 +227,15 @@ def maf(
 ) -> Flow:
     "Masked autoregressive flow (arXiv:1705.07057)."
     network = {"hidden": tuple(hidden), "residual": residual, "activation": activation, "direct": direct}
-    chain = _masked(MaskedAffine, dim, context, order, bijectors, permutation, seed, **network)
-    options = {"order": order, "bijectors": bijectors, "permutation": permutation, "seed": seed, **network}
+    chain = _masked(MaskedAffine, dim, context, order, hubs, bijectors, permutation, seed, **network)
+    options = {
+        "order": order,
+        "hubs": hubs,
+        "bijectors": bijectors,
+        "permutation": permutation,
+        "seed": seed,
+        **network,
+    }
     return _flow("maf", dim, context, lower, upper, options, chain)
 
 
@@ -224,6 +246,7 @@ def arqs(
     lower: Sequence[float] | Tensor | None = None,
     upper: Sequence[float] | Tensor | None = None,
     order: Sequence[int] | None = None,
+    hubs: int = 0,
     bijectors: int = 2,
     permutation: str = "reverse",
     seed: int = 0,
@@ -238,8 +261,16 @@ def arqs(
     "Autoregressive rational-quadratic spline flow (arXiv:1906.04032)."
     network = {"hidden": tuple(hidden), "residual": residual, "activation": activation, "direct": direct}
     spline = {"bins": bins, "box": box, "affine": affine}
-    chain = _masked(MaskedSpline, dim, context, order, bijectors, permutation, seed, **spline, **network)
-    options = {"order": order, "bijectors": bijectors, "permutation": permutation, "seed": seed, **spline, **network}
+    chain = _masked(MaskedSpline, dim, context, order, hubs, bijectors, permutation, seed, **spline, **network)
+    options = {
+        "order": order,
+        "hubs": hubs,
+        "bijectors": bijectors,
+        "permutation": permutation,
+        "seed": seed,
+        **spline,
+        **network,
+    }
     return _flow("arqs", dim, context, lower, upper, options, chain)
 
 

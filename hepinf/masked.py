@@ -92,12 +92,12 @@ class MaskedNetwork(nn.Module):
         levels = [inputs, *(degrees(dim, width, lowest) for width in widths)]
         self.layers = nn.ModuleList(MaskedLinear(a, b, generator) for a, b in zip(levels[:-1], levels[1:]))
         self.bias = nn.Parameter(torch.zeros(dim * numbers))
-        self.out = MaskedLinear(levels[-1], outputs, generator, gain=1e-4, bias=False) if widths else None
-        self.direct = MaskedLinear(inputs, outputs, generator, gain=1e-4, bias=False) if direct and dim > 1 else None
+        self.out = MaskedLinear(levels[-1], outputs, generator, gain=1e-6, bias=False) if widths else None
+        self.direct = MaskedLinear(inputs, outputs, generator, gain=1e-6, bias=False) if direct and dim > 1 else None
         if context:
             self.first_context = nn.Linear(context, widths[0], bias=False)
             self.last_context = nn.Linear(context, dim * numbers, bias=False)
-            for layer, gain in ((self.first_context, 1.0), (self.last_context, 1e-4)):
+            for layer, gain in ((self.first_context, 1.0), (self.last_context, 1e-6)):
                 nn.init.normal_(layer.weight, std=math.sqrt(gain / context), generator=generator)
 
     def forward(
