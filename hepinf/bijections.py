@@ -51,9 +51,9 @@ def permute(dim: int, kind: str, seed: int) -> Permutation:
 WIDEST = math.log(1e3)  # bound of |log scale|
 
 
-def _bounded(raw: Tensor) -> Tensor:
-    "Smooth bound of a log scale."
-    return raw / (1 + raw.abs() / WIDEST)
+def _log_slope(raw: Tensor) -> Tensor:
+    "Minus the log scale, smoothly bounded."
+    return WIDEST * torch.tanh(raw * (-1 / WIDEST))
 
 
 class MaskedAffine(nn.Module):
@@ -64,12 +64,12 @@ class MaskedAffine(nn.Module):
         self.network = MaskedNetwork(dim, 2, context=context, **network)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        shift, log_scale = self.network(x, context).unbind(-2)
-        log_scale = _bounded(log_scale)
-        return (x - shift) * torch.exp(-log_scale), -log_scale.sum(-1)
+        shift, raw = self.network(x, context).unbind(-2)
+        log_slope = _log_slope(raw)
+        return (x - shift) * log_slope.exp(), log_slope.sum(-1)
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
-        return sequential(self.network, lambda z, n: n[0] + z * torch.exp(_bounded(n[1])), z, context)
+        return sequential(self.network, lambda z, n: n[0] + z * torch.exp(-_log_slope(n[1])), z, context)
 
 # %% ../nbs/25_bijections.ipynb #spline
 class MaskedSpline(nn.Module):
@@ -88,17 +88,17 @@ class MaskedSpline(nn.Module):
             z, log_slope = rational_quadratic(x, numbers, self.box)
             return z, log_slope.sum(-1)
         # One split: its gradient is one cat, where each slice would fill the whole with zeros.
-        shift, log_scale, rest = numbers.split([1, 1, numbers.shape[1] - 2], 1)
-        log_scale = _bounded(log_scale[:, 0])
-        z, log_slope = rational_quadratic((x - shift[:, 0]) * torch.exp(-log_scale), rest, self.box)
-        return z, (log_slope - log_scale).sum(-1)
+        shift, raw, rest = numbers.split([1, 1, numbers.shape[1] - 2], 1)
+        first = _log_slope(raw[:, 0])
+        z, log_slope = rational_quadratic((x - shift[:, 0]) * first.exp(), rest, self.box)
+        return z, (first + log_slope).sum(-1)
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
         def solve(z, numbers):
             if not self.affine:
                 return rational_quadratic_inverse(z, numbers, self.box)
             x = rational_quadratic_inverse(z, numbers[2:], self.box)
-            return numbers[0] + x * torch.exp(_bounded(numbers[1]))
+            return numbers[0] + x * torch.exp(-_log_slope(numbers[1]))
 
         return sequential(self.network, solve, z, context)
 
@@ -329,19 +329,18 @@ class Frame(nn.Module):
 
     def forward(self, x: Float[Tensor, "rows dim"]) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
         "Standardised points and the log-determinant, -inf outside the support."
-        x = x.double()
-        within = ((x >= self.lower) & (x <= self.upper)).all(-1)
-        t = (x.clamp(self.lower, self.upper) - self.location) / self.width
-        log_slope = -(self.width.log() + self.sd.log()).sum()
-        if len(self.bounded):
-            side, a, b, at_a, at_b, mass = self._ends()
-            given = side * t[:, self.bounded]
-            near = torch.where(a > -math.inf, given, given.clamp_min(-FAR))
-            u, slope = self._map(near, a, at_a, at_b, mass)
-            u = u + slope.exp() * (given - near)
-            t = t.index_copy(1, self.bounded, side * u)
-            log_slope = log_slope + slope.sum(-1)
-        return (t - self.mean) / self.sd, torch.where(within, log_slope, -math.inf)
+        t, log_slope = (x.double() - self.location) / self.width, -(self.width.log() + self.sd.log()).sum()
+        if not len(self.bounded):
+            return (t - self.mean) / self.sd, log_slope.expand(len(x))
+        side, a, b, at_a, at_b, mass = self._ends()
+        given = side * t[:, self.bounded]
+        within = ((given >= a) & (given <= b)).all(-1)
+        given = given.clamp(a, b)
+        near = torch.where(a > -math.inf, given, given.clamp_min(-FAR))
+        u, slope = self._map(near, a, at_a, at_b, mass)
+        u = u + slope.exp() * (given - near)
+        t = t.index_copy(1, self.bounded, side * u)
+        return (t - self.mean) / self.sd, torch.where(within, log_slope + slope.sum(-1), -math.inf)
 
     def inverse(self, u: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
         "Points of the support."

@@ -22,7 +22,7 @@ from scipy.special import erfcx, ndtri_exp
 from torch import Tensor, nn
 
 from . import __version__
-from .bijections import FAR, WIDEST, Coupling, Frame, MaskedAffine, MaskedSpline, Permutation
+from .bijections import FAR, WIDEST, Coupling, Frame, MaskedAffine, MaskedSpline, Part, Permutation
 from .checks import optional
 from .flows import Flow
 from .masked import ACTIVATIONS, MaskedNetwork
@@ -215,15 +215,19 @@ def _bounded(raw: Value, limit: float) -> Value:
     return raw / (raw.op("Abs") / limit + 1.0)
 
 
+def _log_slope(raw: Value) -> Value:
+    return (raw * (-1 / WIDEST)).op("Tanh") * WIDEST
+
+
 def _permutation(layer: Permutation, x: Value, context: Value | None) -> Translated:
     return x.op("Gather", layer.order, axis=1), None
 
 
 def _affine(layer: MaskedAffine, x: Value, context: Value | None) -> Translated:
     numbers = _network(layer.network, x, context)
-    shift, log_scale = (numbers.op("Gather", np.int64(n), axis=1) for n in (0, 1))
-    log_scale = _bounded(log_scale, WIDEST)
-    return (x - shift) * (-log_scale).op("Exp"), -log_scale.sum()
+    shift, raw = (numbers.op("Gather", np.int64(n), axis=1) for n in (0, 1))
+    log_slope = _log_slope(raw)
+    return (x - shift) * log_slope.op("Exp"), log_slope.sum()
 
 # %% ../nbs/49_export.ipynb #spline
 def _edges(raw: Value, box: float) -> Value:
@@ -261,10 +265,10 @@ def _spline(layer: MaskedSpline, x: Value, context: Value | None) -> Translated:
     if not layer.affine:
         z, log_slope = _rational_quadratic(x, numbers, (count + 1) // 3, layer.box)
         return z.op("Squeeze", axis), log_slope.op("Squeeze", axis).sum()
-    log_scale = _bounded(numbers.slice(1, 2), WIDEST)
-    x = (x - numbers.slice(0, 1)) * (-log_scale).op("Exp")
+    first = _log_slope(numbers.slice(1, 2))
+    x = (x - numbers.slice(0, 1)) * first.op("Exp")
     z, log_slope = _rational_quadratic(x, numbers.slice(2, count), (count - 1) // 3, layer.box)
-    return z.op("Squeeze", axis), (log_slope - log_scale).op("Squeeze", axis).sum()
+    return z.op("Squeeze", axis), (first + log_slope).op("Squeeze", axis).sum()
 
 # %% ../nbs/49_export.ipynb #coupling
 def _half(net: nn.Module, clamp: float, active: Value, passive: Value, product: Value | None, size: int) -> Translated:
@@ -293,7 +297,27 @@ def _coupling(layer: Coupling, x: Value, context: Value | None) -> Translated:
     return x, total
 
 # %% ../nbs/49_export.ipynb #write
-LAYERS = {Permutation: _permutation, MaskedAffine: _affine, MaskedSpline: _spline, Coupling: _coupling}
+def _chain(layers: Sequence[nn.Module], x: Value, context: Value | None) -> Translated:
+    "Layer after layer."
+    total = None
+    for layer in layers:
+        x, change = LAYERS[type(layer)](layer, x, context)
+        total = change if total is None else total if change is None else total + change
+    return x, total
+
+
+def _part(layer: Part, x: Value, context: Value | None) -> Translated:
+    first, change = _chain(layer.layers, x.slice(0, layer.size), context)
+    return first.op("Concat", x.slice(layer.size, 2**31 - 1), axis=1), change
+
+
+LAYERS = {
+    Permutation: _permutation,
+    MaskedAffine: _affine,
+    MaskedSpline: _spline,
+    Coupling: _coupling,
+    Part: _part,
+}
 
 
 def _log_prob(flow: Flow, x: Value, context: Value | None) -> Value:
@@ -303,9 +327,8 @@ def _log_prob(flow: Flow, x: Value, context: Value | None) -> Value:
     u = u.to(dtype)
     if context is not None:
         context = ((context - flow.context_mean) / flow.context_sd).to(dtype)
-    for layer in flow.core.layers:
-        u, change = LAYERS[type(layer)](layer, u, context)
-        log_det = log_det if change is None else log_det + change.to("float64")
+    u, change = _chain(flow.core.layers, u, context)
+    log_det = log_det if change is None else log_det + change.to("float64")
     z = u.to("float64")
     return log_det - (z * z).sum() * 0.5 - 0.5 * math.log(2 * math.pi) * flow.dim
 

@@ -26,7 +26,7 @@ from .fit import FitResult, Profile, maximum_likelihood, profile
 from .flows import FAMILIES, Flow, restore
 from .importance import importance_ess, log_evidence, pareto_k, resample
 from .priors import Normal
-from .sparse import dependence_order, hubs, learn_density
+from .sparse import anchors, dependence_order, hubs, learn_density
 from .training import History
 
 # %% ../nbs/51_nflikelihood.ipynb #describe
@@ -163,6 +163,10 @@ def train_nflikelihood(
     names: Sequence[str],
     support: Any = None,  # name -> (low, high), or (dim, 2); None: no edges
     *,
+    log_density: Float[Tensor, " events"]
+    | Callable
+    | None = None,  # exact, up to a constant: of the draws, or anywhere
+    profiled: Sequence[str] = (),  # with a callable: parameters whose profile likelihoods matter; empty: all
     prior: Mapping[str, Normal] | None = None,  # that was in the sample
     context: Float[Tensor, "events context"] | None = None,  # of each draw, for a conditional likelihood
     context_names: Sequence[str] = (),
@@ -191,6 +195,10 @@ def train_nflikelihood(
             f"samples need the shape (events, {len(names)}), one column per name, got {tuple(samples.shape)}"
         )
     require_finite(samples, "samples")
+    values = _values(samples, log_density, context)
+    for name in profiled:
+        if name not in names:
+            raise ValueError(nearest("parameter", name, names))
     if family not in FAMILIES:
         raise ValueError(nearest("family", family, FAMILIES))
     if sparsity and family == "glow":
@@ -222,18 +230,51 @@ def train_nflikelihood(
         flow.standardise(theta[:last], None if rows is None else rows[:last])
         for begin in range(0, len(theta), 100_000):
             part = slice(begin, begin + 100_000)
-            u, c, _ = flow.framed(theta[part], None if rows is None else rows[part])
-            parts.append((u, c))
-    u = torch.cat([u for u, _ in parts]).to(device)
-    events = (u,) if context is None else (u, torch.cat([c for _, c in parts]).to(device))
+            parts.append(flow.framed(theta[part], None if rows is None else rows[part]))
+    u, between = torch.cat([u for u, _, _ in parts]), None
+    if values is not None:
+        values = values[shuffled] - torch.cat([log_det for _, _, log_det in parts])
+        level = values.mean()
+        if callable(log_density):
+            chosen = [list(names).index(name) for name in profiled] or range(len(names))
+            between = _between(flow, u[: last // 2], chosen, log_density, level, seed)
+            between = tuple(part.to(device) for part in between)
+        values = (values - level)[:last].to(device, u.dtype)
+    events = (u.to(device),) if context is None else (u.to(device), torch.cat([c for _, c, _ in parts]).to(device))
     flow.to(device)
     history = learn_density(
-        flow.core, tuple(e[:last] for e in events), tuple(e[last:] for e in events), sparsity=sparsity, epochs=epochs,
-        batch_size=batch_size, lr=lr, schedule=schedule, patience=patience, l1=l1, average=average, seeds=[seed],
-        checkpoint=checkpoint, compile=compile, precision=precision, name="NFLikelihood", progress=progress,
+        flow.core, tuple(e[:last] for e in events), tuple(e[last:] for e in events), values, between,
+        sparsity=sparsity, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule, patience=patience, l1=l1,
+        average=average, seeds=[seed], checkpoint=checkpoint, compile=compile, precision=precision,
+        name="NFLikelihood", progress=progress,
     )  # fmt: skip
     card = {"training": _training_card(samples, history, locals())}
     return NFLikelihood(flow, names, prior=prior, context_names=context_names, card=card)
+
+
+def _values(samples: Tensor, log_density: Any, context: Tensor | None) -> Tensor | None:
+    "Exact log density of the draws."
+    if log_density is None:
+        return None
+    if context is not None:
+        raise ValueError("log_density does not go with a context: its constant may differ from one context to the next")
+    if callable(log_density):
+        with torch.no_grad():
+            log_density = torch.cat([log_density(part) for part in samples.split(20_000)])
+    if log_density.shape != samples.shape[:1]:
+        raise ValueError(f"log_density: {len(samples)} values are needed, one per draw, got {tuple(log_density.shape)}")
+    require_finite(log_density, "log_density")
+    return log_density.detach().double()
+
+
+def _between(flow: Flow, u: Tensor, profiled: Sequence[int], log_density: Callable, level: Tensor, seed: int) -> tuple:
+    "Anchors where the density is not zero, and its logarithm there."
+    with torch.no_grad():
+        points = flow.frame.inverse(anchors(u.double(), profiled, torch.Generator().manual_seed(seed)))
+        framed, _, log_det = flow.framed(points)
+        values = torch.cat([log_density(part) for part in points.split(20_000)]).double() - log_det - level
+    inside = values.isfinite()
+    return framed[inside], values[inside].to(framed)
 
 
 def _training_card(samples: Tensor, history: History, settings: Mapping[str, Any]) -> dict[str, Any]:
