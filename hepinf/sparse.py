@@ -59,7 +59,7 @@ def _regressions(u: Tensor) -> tuple[Tensor, Tensor]:
 def _fit(u: Tensor, i: int, kept: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     "Least squares of a target on the kept dimensions: coefficients (with the constant first) and residual."
     columns = torch.cat([torch.ones_like(u[:, :1]), u[:, kept[i]]], 1)
-    found = torch.linalg.lstsq(columns, target[:, None]).solution
+    found = torch.linalg.lstsq(columns, target[:, None]).solution.round(decimals=9)  # the same on every run
     return found[:, 0], target - (columns @ found)[:, 0]
 
 

@@ -16,6 +16,7 @@ FAMILIES = {
     "maf": lambda dim, context, **o: maf(dim, context, hidden=(16, 16), permutation="random", **o),
     "arqs": lambda dim, context, **o: arqs(dim, context, hidden=(16,), bins=3, residual=False, **o),
     "glow": lambda dim, context, **o: glow(dim, context, hidden=(16,), blocks=3, **o),
+    "hubs": lambda dim, context, **o: arqs(dim, context, hidden=(16,), bins=3, bijectors=1, hubs=dim // 2, **o),
 }
 
 
@@ -151,6 +152,53 @@ def test_dependence_order_puts_hubs_first():
     hub = torch.randn(5000, 1, generator=torch.Generator().manual_seed(1))
     x = torch.randn(5000, 6, generator=torch.Generator().manual_seed(2)) + hub
     assert dependence_order(torch.cat([x[:, :4], hub, x[:, 4:]], 1))[0] == 4
+
+
+def curved(theta):
+    "Log density in five dimensions: two steer the others, in location and in scale."
+    steer, rest = theta[:, :2], theta[:, 2:]
+    scale = 0.2 * torch.tanh(steer[:, :1])
+    residual = (rest - 0.6 * steer.sum(1, keepdim=True)) * torch.exp(-scale)
+    return -0.5 * (steer.square().sum(1) + residual.square().sum(1)) - 3 * scale[:, 0] - 2.5 * math.log(2 * math.pi)
+
+
+def drawn(n, seed):
+    noise = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rest = 0.6 * noise[:, :2].sum(1, keepdim=True) + noise[:, 2:] * torch.exp(0.2 * torch.tanh(noise[:, :1]))
+    return torch.cat([noise[:, :2], rest], 1)
+
+
+@pytest.mark.parametrize("family", ["maf", "arqs"])
+def test_sparse_training_with_the_exact_density(family, tmp_path):
+    options = {"family": family, "options": {"hidden": (16,)}, "sparsity": 1.0, "schedule": "cosine", "epochs": 15}
+    options |= {"batch_size": 128, "lr": 3e-3, "average": 0.99, "progress": False}
+    x, test = drawn(5000, 1), drawn(20_000, 2)
+    plain = NFLikelihood.train(x, "abcde", **options)
+    taught = NFLikelihood.train(x, "abcde", log_density=lambda t: curved(t) + 3.0, profiled="a", **options)
+    with torch.no_grad():
+        plain_kl, kl = (float((curved(test) - density.log_prob(test)).mean()) for density in (plain, taught))
+    assert 0 < kl < 0.02 and kl < 0.8 * plain_kl, (kl, plain_kl)
+    at = torch.linspace(-2.0, 2.0, 5, dtype=torch.float64)
+    ridge = lambda a: -0.5 * a**2 - 0.6 * torch.tanh(a)  # noqa: E731  (the second steering one at 0, no residuals)
+    exact = 2 * (ridge(torch.linspace(-3, 3, 60_001, dtype=torch.float64)).max() - ridge(at))
+    assert (taught.profile("a", at).scan - exact).abs().max() < 0.5
+    saved = taught.save(tmp_path / "taught")
+    assert torch.equal(NFLikelihood.load(saved).log_prob(test), taught.log_prob(test))
+
+
+def test_sparse_training_takes_a_context_and_a_checkpoint(tmp_path):
+    c = torch.rand(3000, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    x = drawn(3000, 4) + c
+    options = {"context": c, "context_names": ["c"], "sparsity": 2.0, "schedule": "cosine", "epochs": 6}
+    options |= {"batch_size": 128, "lr": 3e-3, "progress": False, "options": {"hidden": (16,)}}
+    one = NFLikelihood.train(x, "abcde", **options)
+    two = NFLikelihood.train(x, "abcde", checkpoint=tmp_path / "kept", **options)
+    again = NFLikelihood.train(x, "abcde", checkpoint=tmp_path / "kept", **options)  # both parts finished before
+    assert torch.equal(one.log_prob(x, c), two.log_prob(x, c)) and torch.equal(again.log_prob(x, c), two.log_prob(x, c))
+    low, high = (one.log_prob(drawn(2000, 5) + shift, torch.tensor([0.1])).mean() for shift in (0.1, 0.9))
+    assert low - high > 0.3
+    with pytest.raises(ValueError, match="log_density"):
+        NFLikelihood.train(x, "abcde", log_density=curved, **options)
 
 
 def test_toy_evidence_by_two_proposals():
