@@ -92,12 +92,18 @@ def _parameters(read: Measurement) -> list[Parameter]:
 class BinnedModel:
     "Binned Poisson likelihood with named parameters and auxiliary data; float64, on the device of its templates."
 
-    def __init__(self, processes: Sequence[Process], parameters: Sequence[Parameter], response: str = "linear"):
+    def __init__(
+        self,
+        processes: Sequence[Process],
+        parameters: Sequence[Parameter],
+        response: str = "linear",  # of the templates to shapes, see `hepinf.processes.RESPONSES`
+        floor: float = 0.0,  # what is left of a template at least, as a fraction; 0: shapes may make it negative
+    ):
         samples = to_samples(processes, parameters, response)
-        self.processes, self.response = list(processes), response
-        scale = [p.nominal if p.nominal and any(q.rate == p.name for q in processes) else 1.0 for p in parameters]
+        self.processes, self.response, self.floor = list(processes), response, floor
+        scale = [p.nominal if p.nominal and any(p.name in q.rates for q in processes) else 1.0 for p in parameters]
         bins = {p.channel: len(p.template) for p in processes}
-        self._build(samples, [p.name for p in processes], bins, parameters, scale)
+        self._build(samples, [p.name for p in processes], bins, parameters, scale, floor=floor)
 
     @classmethod
     def from_workspace(
@@ -131,6 +137,7 @@ class BinnedModel:
         parameters: Sequence[Parameter],
         scale: Sequence[float],
         rate_code: str = "code4",
+        floor: float = 0.0,
     ) -> None:
         self.device = samples[0].template.device
 
@@ -140,7 +147,7 @@ class BinnedModel:
         self.parameters, self.parameter_names = list(parameters), [p.name for p in parameters]
         self.nominal, self.fixed = tensor([p.nominal for p in parameters]), [p.fixed for p in parameters]
         self.bounds = tensor([p.bounds for p in parameters]).reshape(-1, 2)
-        self.yields = PoissonYields(samples, list(bins.values()), tensor(list(scale)), rate_code)
+        self.yields = PoissonYields(samples, list(bins.values()), tensor(list(scale)), rate_code, floor)
         start = [sum(list(bins.values())[:c]) for c in range(len(bins))]
         self.channels = {name: slice(i, i + n) for i, (name, n) in zip(start, bins.items())}
         self.samples = {

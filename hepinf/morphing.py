@@ -13,7 +13,7 @@ from torch import Tensor
 from .checks import nearest
 
 # %% ../nbs/02_morphing.ipynb #bend
-SHAPE_CODES = ("linear", "code0", "code2", "code4p")
+SHAPE_CODES = ("linear", "code0", "code2", "taylor", "code4p")
 
 
 def bend(alpha: Float[Tensor, "*batch"], code: str, order: int = 0) -> Float[Tensor, "*batch"]:
@@ -24,6 +24,8 @@ def bend(alpha: Float[Tensor, "*batch"], code: str, order: int = 0) -> Float[Ten
         return torch.zeros_like(alpha)
     if code == "code0":
         return (alpha.abs(), alpha.sign(), torch.zeros_like(alpha))[order]
+    if code == "taylor":
+        return (alpha**2, 2 * alpha, torch.full_like(alpha, 2.0))[order]
     square = inside**2
     if code == "code2":
         return (square + 2 * beyond, 2 * inside, 2 * (beyond == 0).to(alpha.dtype))[order]

@@ -52,9 +52,15 @@ class Process:
 
     name: str
     template: Float[Tensor, " bins"]  # events
-    rate: str | None = None  # parameter name; scales by value / nominal
+    rate: str | tuple[str, ...] | None = None  # names of parameters; each scales by value / nominal
     variations: dict[str, Variation] = field(default_factory=dict)  # by parameter name
     channel: str = "summary"  # histograms of different channels do not share bins
+    mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        "Names of the parameters that scale it."
+        return () if self.rate is None else (self.rate,) if isinstance(self.rate, str) else tuple(self.rate)
 
 # %% ../nbs/09_processes.ipynb #check
 def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter]) -> None:
@@ -65,14 +71,17 @@ def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter
     if len(set(names)) != len(names) or len({(p.channel, p.name) for p in processes}) != len(processes):
         raise ValueError("names of parameters, and of processes in a channel, must be unique")
     first = {p.channel: p for p in reversed(processes)}
-    used = {name for process in processes for name in (process.rate, *process.variations)}
+    used = {name for process in processes for name in (*process.rates, *process.variations)}
     for name in names:
         if name not in used:
             raise ValueError(f"parameter {name!r} scales no process and has no variation")
     zero = {p.name for p in parameters if p.nominal == 0}
     for process in processes:
-        if process.rate in zero:
-            raise ValueError(f"process {process.name!r}: the nominal value of its rate {process.rate!r} is 0")
+        for rate in process.rates:
+            if rate in zero:
+                raise ValueError(f"process {process.name!r}: the nominal value of its rate {rate!r} is 0")
+        if not 0 <= process.mc_weight < math.inf:
+            raise ValueError(f"process {process.name!r}: mc_weight must be 0 or more, got {process.mc_weight}")
         templates = {"template": process.template}
         for parameter, variation in process.variations.items():
             templates |= {f"{parameter} down": variation.down, f"{parameter} up": variation.up}
@@ -80,7 +89,7 @@ def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter
                 raise ValueError(
                     f"process {process.name!r}, variation {parameter!r}: step must be positive, got {variation.step}"
                 )
-        for wanted in (*process.variations, *([process.rate] if process.rate else [])):
+        for wanted in (*process.variations, *process.rates):
             if wanted not in names:
                 raise ValueError(f"process {process.name!r}: {nearest('parameter', wanted, names)}")
         for label, template in templates.items():
@@ -97,7 +106,7 @@ def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter
                 raise ValueError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
 
 # %% ../nbs/09_processes.ipynb #samples
-RESPONSES = {"linear": "linear", "quadratic": "code2"}
+RESPONSES = {"linear": "linear", "quadratic": "code2", "taylor": "taylor"}
 
 
 def to_samples(processes: Sequence[Process], parameters: Sequence[Parameter], response: str) -> list[Sample]:
@@ -115,7 +124,8 @@ def to_samples(processes: Sequence[Process], parameters: Sequence[Parameter], re
                 Shape(position[name], v.down, v.up, RESPONSES[response], parameters[position[name]].nominal, v.step)
                 for name, v in process.variations.items()
             ],
-            factors=[[position[process.rate]] * len(process.template)] if process.rate else [],
+            factors=[[position[rate]] * len(process.template) for rate in process.rates],
+            mc_weight=process.mc_weight,
         )
         for process in processes
     ]
@@ -133,7 +143,7 @@ def processes_to_workspace(
 ) -> dict:
     "HistFactory workspace (pyhf JSON schema 1.0.0) of the model; raises `ValueError` if `poi` is not a free rate."
     by_name = {p.name: p for p in parameters}
-    rates = {p.rate for p in processes if p.rate}
+    rates = {rate for p in processes for rate in p.rates}
     if poi not in rates or by_name[poi].constraint:
         raise ValueError(
             f"poi {poi!r} must be an unconstrained rate parameter; "
@@ -160,15 +170,14 @@ def processes_to_workspace(
             )
     for process in processes:
         template, modifiers, per_unit = process.template.double(), [], 1.0
-        if process.rate:
-            parameter = by_name[process.rate]
+        for parameter in (by_name[rate] for rate in process.rates):
             if parameter.constraint:
                 relative = parameter.constraint.sd / parameter.nominal
                 modifiers.append(
                     {"name": parameter.name, "type": "normsys", "data": {"hi": 1 + relative, "lo": 1 - relative}}
                 )
             else:
-                per_unit = 1.0 / parameter.nominal
+                per_unit /= parameter.nominal
                 modifiers.append({"name": parameter.name, "type": "normfactor", "data": None})
                 bounds = [
                     max(parameter.bounds[0], -10 * abs(parameter.nominal)),
@@ -184,6 +193,9 @@ def processes_to_workspace(
             low, high = template + shape_response(alpha, variation.down.double(), template, variation.up.double(), code)
             data = {"hi_data": (high * per_unit).tolist(), "lo_data": (low * per_unit).tolist()}
             modifiers.append({"name": name, "type": "histosys", "data": data})
+        if process.mc_weight:
+            spread = (process.mc_weight * template).sqrt() * per_unit
+            modifiers.append({"name": f"mcstat_{process.channel}", "type": "staterror", "data": spread.tolist()})
         channels[process.channel].append(
             {"name": process.name, "data": (template * per_unit).tolist(), "modifiers": modifiers}
         )

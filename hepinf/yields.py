@@ -6,6 +6,7 @@
 __all__ = ['Shape', 'Sample', 'Yields', 'PoissonYields']
 
 # %% ../nbs/08_yields.ipynb #imports
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Sample:
     shapes: Sequence[Shape] = ()
     rates: Sequence[tuple[int, float, float]] = ()  # (parameter, factor at -1, factor at +1)
     factors: Sequence[Sequence[int]] = field(default_factory=list)  # for each factor its parameter in each bin
+    mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
 
 # %% ../nbs/08_yields.ipynb #yields
 class Yields:
@@ -50,7 +52,11 @@ class Yields:
         bins: Sequence[int],  # bins of each channel
         scale: Float[Tensor, " parameters"],  # a factor is the parameter divided by its scale
         rate_code: str = "code4",
+        floor: float = 0.0,  # what is left of a template at least, whatever the shapes do; 0: they may make it negative
     ):
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor: a fraction of the template, in [0, 1), got {floor}")
+        self.floor = floor
         self.size, self.bins = len(scale), sum(bins)
         start = [sum(bins[:c]) for c in range(len(bins))]
         slots = [sum(s.channel == sample.channel for s in samples[:i]) for i, sample in enumerate(samples)]
@@ -63,8 +69,10 @@ class Yields:
         device = scale.device
         self.cells = self.slots * self.bins
         self.nominal = torch.zeros(self.cells, dtype=torch.float64, device=device)
+        self.mc_ratio = torch.zeros_like(self.nominal)
         for span, sample in zip(self.span, samples):
-            self.nominal[span] = sample.template.double()
+            self.nominal[span] = template = sample.template.double()
+            self.mc_ratio[span] = torch.where(template > 0, sample.mc_weight / template, 0.0)
         self._compile_shapes(samples, device)
         self._compile_rates(samples, device, RATE_CODES[rate_code])
         self._compile_factors(samples, device)
@@ -127,7 +135,8 @@ class Yields:
         if not self.shape_codes:
             return self.nominal
         alpha = (theta[..., self.shape_parameter] - self.shape_centre) / self.shape_step
-        return self.nominal + alpha @ self.linear + self._features(theta, 0) @ self.curved
+        cells = torch.addmm(self.nominal, alpha, self.linear).addmm_(self._features(theta, 0), self.curved)
+        return torch.maximum(cells, self.floor * self.nominal) if self.floor else cells
 
     def _polynomials(self, theta: Tensor, order: int) -> tuple[Tensor, ...]:
         "Inner polynomials of all rates and their derivatives up to `order`, each (rate parameters, points, rows)."
@@ -169,7 +178,27 @@ class Yields:
         "Expected events of each bin."
         return self.by_cell(theta).sum(-2)
 
+    def mc_variance(self, cells: Float[Tensor, "*batch slots bins"]) -> Float[Tensor, "*batch bins"]:
+        "Variance of the expected events of each bin from the finite simulated samples: sum of (cell / template)^2 w f."
+        return (cells.square() * self.mc_ratio.view(self.slots, self.bins)).sum(-2)
+
+    def cast(self, dtype: torch.dtype) -> "Yields":
+        "The same in another precision."
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(other, name, value.to(dtype))
+        other.rate_tables = [table.to(dtype) for table in self.rate_tables]
+        return other
+
 # %% ../nbs/08_yields.ipynb #pieces
+def _columns(index: Tensor) -> Tensor | slice:
+    "The columns as a slice where they follow each other: several times as fast to write to."
+    first = int(index[0]) if len(index) else 0
+    follow = index.tolist() == list(range(first, first + len(index)))
+    return slice(first, first + len(index)) if follow else index
+
+
 class PoissonYields(Yields):
     "Yields with the gradient and the Hessian of their Poisson log-likelihood, for a batch of points with their counts."
 
@@ -179,8 +208,20 @@ class PoissonYields(Yields):
         rows = torch.arange(self.log_low.shape[1], device=device)[:, None] == self.row_of_cell
         owned = (self.factor[None] == self.factor_parameter[:, None, None]).any(1)
         self.member = torch.cat([rows, owned]).double()  # (groups, cells)
+        # the same as lists: where in the grid (group, bin) each cell adds up, once for the rates and for each factor
+        position = torch.full((self.size + 1,), len(self.member), dtype=torch.int64, device=device)  # the last: nowhere
+        position[self.factor_parameter] = len(rows) + torch.arange(len(owned), device=device)
+        by_row = torch.where(self.row_of_cell < len(rows), self.row_of_cell, len(self.member))
+        bin = torch.arange(self.cells, device=device) % self.bins
+        self.spread = [group * self.bins + bin for group in (*([by_row] if len(rows) else []), *position[self.factor])]
+        self.factor_columns, self.shape_columns = _columns(self.factor_parameter), _columns(self.shape_parameter)
+        used = self.shape_parameter.tolist()
+        self.shapes_alone = len(set(used)) == len(used) and not set(used) & set(
+            self.factor_parameter.tolist() + self.rate_parameter.tolist()
+        )
         k = len(self.shape_codes)
-        by_bin = torch.cat([self.linear, self.curved]).reshape(2 * k, self.slots, self.bins)
+        by_bin = torch.cat([self.linear, self.curved]) / self.shape_step.repeat(2)[:, None]
+        by_bin = by_bin.reshape(2 * k, self.slots, self.bins)
         self.shapes_by_bin = by_bin.permute(2, 1, 0).contiguous()  # (bins, slots, 2 features)
 
     def _rate_derivatives(self, theta: Tensor, polynomials: tuple[Tensor, ...]) -> list[Tensor]:
@@ -197,7 +238,7 @@ class PoissonYields(Yields):
     def _pieces(self, theta: Tensor, counts: Tensor, order: int) -> tuple[Any, ...]:
         "Yields per bin, factors, and per cell: multipliers Q, yields, residuals; derivatives of the rates."
         factors = self._factors(theta)
-        factors = torch.where(factors == 0, 1e-100, factors)
+        factors = torch.where(factors == 0, torch.finfo(theta.dtype).tiny ** (1 / 3), factors)
         multiplier = torch.ones(len(theta), self.cells, dtype=theta.dtype, device=theta.device)
         rates: list[Tensor] = []
         if len(self.rate_parameter):
@@ -206,7 +247,10 @@ class PoissonYields(Yields):
             multiplier = self._rates(theta, polynomials[0])[:, self.row_of_cell]
         for index in self.factor:
             multiplier = multiplier * factors[:, index]
-        cells = self._shapes(theta) * multiplier
+        shapes = self._shapes(theta)
+        cells = shapes * multiplier
+        if self.floor:  # where the floor holds a template, its shapes have no slope
+            multiplier = multiplier * (shapes > self.floor * self.nominal)
         nu = cells.unflatten(1, (self.slots, self.bins)).sum(1)
         # 0/0 for an empty bin without expectation: its residual is that of no count
         residual = torch.where(counts > 0, counts / nu, 0.0) - 1
@@ -245,12 +289,18 @@ class PoissonYields(Yields):
         """Yields, gradient of sum(n ln nu - nu), slopes J of the yields, n / nu^2 (batch, bins), and the residuals
         times the second derivatives of the yields in each parameter (batch, parameters)."""
         pieces = self._pieces(theta, counts, 2)
-        logs = self._logs(theta, pieces)
-        slopes = self._slopes(theta, pieces, logs)
+        slopes = self._slopes(theta, pieces)
         nu, residual = pieces[0], pieces[4]
         gradient = (residual[:, None, : self.bins] @ slopes)[:, 0]
         bends = self._bends(theta, pieces)
         return nu, gradient, slopes, torch.where(counts > 0, counts / nu**2, 0.0), bends
+
+    def jacobian(
+        self, theta: Float[Tensor, "batch parameters"]
+    ) -> tuple[Float[Tensor, "batch slots bins"], Float[Tensor, "batch bins parameters"]]:
+        "Yields of each sample slot in each bin, and the slopes of the yields of the bins."
+        pieces = self._pieces(theta, theta.new_zeros(1, self.bins), 1)
+        return pieces[3].unflatten(1, (self.slots, self.bins)), self._slopes(theta, pieces)
 
     def _bends(self, theta: Tensor, pieces: tuple[Any, ...]) -> Tensor:
         "Residuals times the second derivatives of the one-parameter functions, summed over cells."
@@ -274,17 +324,30 @@ class PoissonYields(Yields):
         logs[:, self.factor_parameter, own] = 1 / factors[:, self.factor_parameter]
         return logs.transpose(1, 2)
 
-    def _slopes(self, theta: Tensor, pieces: tuple[Any, ...], logs: Tensor) -> Tensor:
-        "J (batch, bins, parameters): yields times lambda, summed over groups, plus the shapes."
-        multiplier, cells = pieces[2], pieces[3]
-        per_bin = (self.member * cells[:, None]).unflatten(2, (self.slots, self.bins)).sum(2)
-        slopes = per_bin.transpose(1, 2) @ logs
+    def _slopes(self, theta: Tensor, pieces: tuple[Any, ...]) -> Tensor:
+        "J (batch, bins, parameters): yields of each group times their logarithmic derivatives, plus the shapes."
+        _, factors, multiplier, cells, _, rates = pieces
+        rows, groups, batch = self.log_low.shape[1], len(self.member), len(theta)
+        slopes = theta.new_zeros(batch, self.bins, self.size)
+        if groups:
+            lines = cells.T.contiguous()  # points last: a sum over cells is a sum of whole lines
+            summed = lines.new_zeros((groups + 1) * self.bins, batch)
+            for target in self.spread:
+                summed.index_add_(0, target, lines)
+            summed = summed.view(groups + 1, self.bins, batch)
+            by_factor = summed[rows:groups] / factors[:, self.factor_parameter].T[:, None]
+            slopes[..., self.factor_columns] = by_factor.permute(2, 1, 0)
+            if rates:
+                slopes[..., self.rate_parameter] += torch.einsum("rbn,pnr->nbp", summed[:rows], rates[0])
         if self.shape_codes:
             # one small product over the slots of each bin
             k = len(self.shape_codes)
             found = multiplier.unflatten(1, (self.slots, self.bins)).permute(2, 0, 1) @ self.shapes_by_bin
-            found = (found[..., :k] + found[..., k:] * self._features(theta, 1)) / self.shape_step
-            slopes.index_add_(2, self.shape_parameter, found.transpose(0, 1))
+            found = torch.addcmul(found[..., :k], found[..., k:], self._features(theta, 1)).transpose(0, 1)
+            if self.shapes_alone:
+                slopes[..., self.shape_columns] = found
+            else:
+                slopes.index_add_(2, self.shape_parameter, found)
         return slopes
 
     def hessian(
@@ -296,7 +359,7 @@ class PoissonYields(Yields):
         pieces = self._pieces(theta, counts, 2)
         nu, _, multiplier, cells, residual, _ = pieces
         logs = self._logs(theta, pieces)
-        slopes = self._slopes(theta, pieces, logs)
+        slopes = self._slopes(theta, pieces)
         weight = residual * cells
         overlap = (self.member * weight[:, None]) @ self.member.T
         curvature = logs.transpose(1, 2) @ (overlap @ logs)
