@@ -8,7 +8,7 @@ __all__ = ['Shape', 'Sample', 'Yields', 'PoissonYields']
 # %% ../nbs/08_yields.ipynb #imports
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -266,16 +266,30 @@ class PoissonYields(Yields):
         self, theta: Float[Tensor, "batch parameters"], counts: Float[Tensor, "batch bins"]
     ) -> tuple[Float[Tensor, "batch bins"], Float[Tensor, "batch parameters"]]:
         "Yields, and the gradient of sum(n ln nu - nu)."
-        nu, factors, multiplier, cells, residual, rates = self._pieces(theta, counts, 1)
+        pieces = self._pieces(theta, counts, 1)
+        return pieces[0], self._pull(theta, pieces, pieces[4])
+
+    def pull_back(
+        self,
+        theta: Float[Tensor, "batch parameters"],
+        weigh: Callable[[Tensor], Tensor],  # cells (batch, slots, bins) -> weights, one for each or one for all slots
+    ) -> Float[Tensor, "batch parameters"]:
+        "Sum over cells of given weights times the gradient of the yield of the cell."
+        pieces = self._pieces(theta, theta.new_zeros(1, self.bins), 1)
+        cells = pieces[3].unflatten(1, (self.slots, self.bins))
+        return self._pull(theta, pieces, weigh(cells).expand_as(cells).flatten(1))
+
+    def _pull(self, theta: Tensor, pieces: tuple[Any, ...], weights: Tensor) -> Tensor:
+        _, factors, multiplier, cells, _, rates = pieces
         rows = self.log_low.shape[1]
-        by_group = (residual * cells) @ self.member.T
+        by_group = (weights * cells) @ self.member.T
         gradient = torch.zeros_like(theta)
         gradient[:, self.factor_parameter] = by_group[:, rows:] / factors[:, self.factor_parameter]
         if self.shape_codes:
-            gradient.index_add_(1, self.shape_parameter, self._shape_sums(residual * multiplier, theta))
+            gradient.index_add_(1, self.shape_parameter, self._shape_sums(weights * multiplier, theta))
         if rates:
             gradient[:, self.rate_parameter] += torch.einsum("pnr,nr->np", rates[0], by_group[:, :rows])
-        return nu, gradient
+        return gradient
 
     def slopes(
         self, theta: Float[Tensor, "batch parameters"], counts: Float[Tensor, "batch bins"]
