@@ -126,6 +126,7 @@ class BinnedModel:
         names = [sample["name"] for channel in read.channels for sample in channel["samples"]]
         model._build(_samples(read, shape_code, device), names, bins, parameters, [1.0] * len(parameters), rate_code)
         model.workspace, model.measurement, model.poi = read.workspace, read.name, read.poi
+        model.modifier_settings = None if modifier_settings is None else dict(modifier_settings)
         model.observed = model.nominal.new_tensor(read.observed)
         return model
 
@@ -164,6 +165,7 @@ class BinnedModel:
         self._sd = tensor([terms[k].sd for k in gauss])
         self._tau = tensor([terms[k].tau for k in count])
         self.workspace: dict | None = None
+        self.modifier_settings: dict | None = None
         self.measurement: str | None = None
         self.poi: str | None = None
         self.observed: Tensor | None = None

@@ -169,9 +169,9 @@ class Yields:
         batch, theta = theta.shape[:-1], theta.reshape(math.prod(theta.shape[:-1]), self.size)
         cells = self._shapes(theta)
         if len(self.rate_parameter):
-            cells = cells * self._rates(theta)[:, self.row_of_cell]
+            cells = cells * self._rates(theta).index_select(1, self.row_of_cell)
         for index in self.factor:
-            cells = cells * self._factors(theta)[:, index]
+            cells = cells * self._factors(theta).index_select(1, index)
         return cells.expand(len(theta), self.cells).reshape(*batch, self.slots, self.bins)
 
     def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
@@ -244,9 +244,9 @@ class PoissonYields(Yields):
         if len(self.rate_parameter):
             polynomials = self._polynomials(theta, order)
             rates = self._rate_derivatives(theta, polynomials)
-            multiplier = self._rates(theta, polynomials[0])[:, self.row_of_cell]
+            multiplier = self._rates(theta, polynomials[0]).index_select(1, self.row_of_cell)
         for index in self.factor:
-            multiplier = multiplier * factors[:, index]
+            multiplier = multiplier * factors.index_select(1, index)
         shapes = self._shapes(theta)
         cells = shapes * multiplier
         if self.floor:  # where the floor holds a template, its shapes have no slope
@@ -356,7 +356,8 @@ class PoissonYields(Yields):
         if self.shape_codes:
             # one small product over the slots of each bin
             k = len(self.shape_codes)
-            found = multiplier.unflatten(1, (self.slots, self.bins)).permute(2, 0, 1) @ self.shapes_by_bin
+            by_slot = multiplier.unflatten(1, (self.slots, self.bins)).permute(2, 0, 1).contiguous()
+            found = by_slot @ self.shapes_by_bin
             found = torch.addcmul(found[..., :k], found[..., k:], self._features(theta, 1)).transpose(0, 1)
             if self.shapes_alone:
                 slopes[..., self.shape_columns] = found
