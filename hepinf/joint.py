@@ -171,21 +171,24 @@ class Joint:
     ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, "rows bins"]]:
         "Pairs from the prior and the model; a point with a negative expectation has no data and is drawn again."
         pairs: list[tuple[Tensor, Tensor]] = []
-        size, found = n if self.device.type == "cuda" else PIECE, 0
+        found = 0
         while found < n:
-            z = torch.randn(min(size, n), self.size, generator=generator, dtype=self.dtype, device=self.device)
-            nu, counts = self._counts(z, generator)
+            z = torch.randn(n - found, self.size, generator=generator, dtype=self.dtype, device=self.device)
+            nu, counts = (
+                torch.cat(part)
+                for part in zip(*(self._counts(theta, generator) for (theta,) in self._rows(self.theta(z)[0])))
+            )
             good = (nu >= 0).all(-1)
             pairs.append((z, counts) if bool(good.all()) else (z[good], counts[good]))
             found += len(pairs[-1][0])
-            if len(pairs) > 100 and found < 0.01 * len(pairs) * min(size, n):
+            if len(pairs) > 5 and found < 0.01 * n * len(pairs):
                 raise RuntimeError("fewer than 1 % of the points of the prior have no negative expectation")
-        z, counts = (torch.cat(part)[:n] for part in zip(*pairs))
+        z, counts = (torch.cat(part) for part in zip(*pairs))
         return z, counts
 
-    def _counts(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _counts(self, theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         "Expectations and counts, once each."
-        cells = self.yields.by_cell(self.theta(z)[0])
+        cells = self.yields.by_cell(theta)
         if self.mc == "poisson":
             ratio = self.yields.mc_ratio.view(cells.shape[1:])
             simulated = torch.poisson(torch.where(ratio > 0, 1 / ratio, 0.0).expand_as(cells), generator=generator)
@@ -260,15 +263,16 @@ class Joint:
         "Newton steps towards the greatest log density, and the Cholesky factors of the precision there."
         free, steps, factors = self.size if free is None else free, [], []
         eye = torch.eye(free, dtype=self.dtype, device=self.device)
-        for points, seen in self._rows(z, counts.to(self.dtype).expand(len(z), -1)):
-            theta, slope, bend = self._bent(points)
+        runs = _runs(self.position[:free].tolist())
+        whole = (z, *self._bent(z), counts.to(self.dtype).expand(len(z), -1))
+        for points, theta, slope, bend, seen in self._rows(*whole):
             cells, jacobian = self.yields.jacobian(theta)
             nu = cells.sum(-2).clamp_min(1e-6)
             weight = 1 / (nu + self._variance(cells))
-            jacobian = torch.cat([jacobian[..., run] for run in _runs(self.position[:free].tolist())], -1)
-            pull = (((seen - nu) * weight)[:, None] @ jacobian)[:, 0]
-            jacobian = jacobian * slope[:, None, :free]
-            precision = torch.baddbmm(eye, (jacobian * weight[..., None]).transpose(1, 2), jacobian)
+            jacobian = torch.cat([jacobian[:, run] for run in runs], 1)
+            pull = (jacobian @ ((seen - nu) * weight)[..., None])[..., 0]
+            jacobian = jacobian * (weight.sqrt()[:, None] * slope[:, :free, None])
+            precision = torch.baddbmm(eye, jacobian, jacobian.mT)
             precision.diagonal(dim1=1, dim2=2).add_((-pull * bend[:, :free]).clamp_min(-0.5))
             factor = torch.linalg.cholesky(precision)
             gradient = pull * slope[:, :free] - points[:, :free]

@@ -122,6 +122,11 @@ class Yields:
             for k, parameters in enumerate(sample.factors):
                 index[k, span] = torch.tensor(list(parameters), dtype=torch.int64)
         self.factor = index.to(device)
+        # if no factor and no rate differs between the bins of a slot, products need one number per slot
+        by_slot = self.factor.view(depth, self.slots, self.bins)
+        rows = self.row_of_cell.view(self.slots, self.bins)
+        self.whole = bool((by_slot == by_slot[..., :1]).all()) and bool((rows == rows[:, :1]).all())
+        self.slot_factor, self.slot_row = by_slot[..., 0].contiguous(), rows[:, 0].contiguous()
 
     def _features(self, theta: Tensor, order: int) -> Tensor:
         "The bends t(alpha) of the shape features or their derivatives in alpha."
@@ -164,10 +169,21 @@ class Yields:
         "Parameters over their scale, and a last column of 1."
         return torch.cat([theta / self.scale, torch.ones_like(theta[..., :1])], -1)
 
+    def _by_slot(self, theta: Tensor) -> Tensor:
+        "Product of rates and factors of each slot, where they are the same in all of its bins."
+        multiplier = self._rates(theta).index_select(1, self.slot_row) if len(self.rate_parameter) else 1.0
+        factors = self._factors(theta)
+        for index in self.slot_factor:
+            multiplier = multiplier * factors.index_select(1, index)
+        return multiplier if isinstance(multiplier, Tensor) else theta.new_ones(len(theta), self.slots)
+
     def by_cell(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch slots bins"]:
         "Expected events of each sample slot in each bin."
         batch, theta = theta.shape[:-1], theta.reshape(math.prod(theta.shape[:-1]), self.size)
         cells = self._shapes(theta)
+        if self.whole:
+            cells = cells.unflatten(-1, (self.slots, self.bins)) * self._by_slot(theta)[..., None]
+            return cells.expand(len(theta), -1, -1).reshape(*batch, self.slots, self.bins)
         if len(self.rate_parameter):
             cells = cells * self._rates(theta).index_select(1, self.row_of_cell)
         for index in self.factor:
@@ -223,6 +239,7 @@ class PoissonYields(Yields):
         by_bin = torch.cat([self.linear, self.curved]) / self.shape_step.repeat(2)[:, None]
         by_bin = by_bin.reshape(2 * k, self.slots, self.bins)
         self.shapes_by_bin = by_bin.permute(2, 1, 0).contiguous()  # (bins, slots, 2 features)
+        self.shapes_by_slot = by_bin.permute(1, 0, 2).flatten(1).contiguous()  # (slots, 2 features x bins)
 
     def _rate_derivatives(self, theta: Tensor, polynomials: tuple[Tensor, ...]) -> list[Tensor]:
         "For each rate parameter, point and row: factor'/factor and, if it is there, factor''/factor."
@@ -311,10 +328,44 @@ class PoissonYields(Yields):
 
     def jacobian(
         self, theta: Float[Tensor, "batch parameters"]
-    ) -> tuple[Float[Tensor, "batch slots bins"], Float[Tensor, "batch bins parameters"]]:
+    ) -> tuple[Float[Tensor, "batch slots bins"], Float[Tensor, "batch parameters bins"]]:
         "Yields of each sample slot in each bin, and the slopes of the yields of the bins."
+        if self.whole:
+            shapes = self._shapes(theta).expand(len(theta), -1)
+            if not self.floor or not bool((shapes <= self.floor * self.nominal).logical_and(self.nominal > 0).any()):
+                return self._whole_jacobian(theta, shapes.unflatten(1, (self.slots, self.bins)))
         pieces = self._pieces(theta, theta.new_zeros(1, self.bins), 1)
-        return pieces[3].unflatten(1, (self.slots, self.bins)), self._slopes(theta, pieces)
+        return pieces[3].unflatten(1, (self.slots, self.bins)), self._slopes(theta, pieces).mT
+
+    def _whole_jacobian(self, theta: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
+        "The same where every product is one number per slot: whole lines of bins are added, and one matrix multiplied."
+        factors = self._factors(theta)
+        factors = torch.where(factors == 0, torch.finfo(theta.dtype).tiny ** (1 / 3), factors)
+        multiplier, rates = torch.ones_like(shapes[..., 0]), None
+        if len(self.rate_parameter):
+            polynomials = self._polynomials(theta, 1)
+            rates = self._rate_derivatives(theta, polynomials)[0]
+            multiplier = self._rates(theta, polynomials[0]).index_select(1, self.slot_row)
+        for index in self.slot_factor:
+            multiplier = multiplier * factors.index_select(1, index)
+        cells = shapes * multiplier[..., None]
+        slopes = theta.new_zeros(len(theta), self.size + 1, self.bins)  # the last line is nobody's
+        for index in self.slot_factor:
+            slopes.index_add_(1, index, cells)
+        slopes = slopes[:, :-1]
+        slopes[:, self.factor_columns] /= (factors[:, :-1] * self.scale)[:, self.factor_columns, None]
+        if rates is not None:
+            by_slot = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1).index_select(2, self.slot_row)
+            slopes[:, self.rate_parameter] += torch.einsum("pns,nsb->npb", by_slot, cells)
+        if self.shape_codes:
+            k = len(self.shape_codes)
+            found = (multiplier @ self.shapes_by_slot).unflatten(1, (2 * k, self.bins))
+            found = torch.addcmul(found[:, :k], found[:, k:], self._features(theta, 1)[..., None])
+            if self.shapes_alone:
+                slopes[:, self.shape_columns] = found
+            else:
+                slopes.index_add_(1, self.shape_parameter, found)
+        return cells, slopes
 
     def _bends(self, theta: Tensor, pieces: tuple[Any, ...]) -> Tensor:
         "Residuals times the second derivatives of the one-parameter functions, summed over cells."
