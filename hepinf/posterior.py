@@ -7,11 +7,10 @@ __all__ = ['PRESETS', 'ROWS', 'TYPICAL', 'UNLIKELY', 'Network', 'Fresh', 'prepar
            'AmortisedPosterior', 'train_posterior', 'build', 'save_posterior', 'load_posterior']
 
 # %% ../nbs/57_posterior.ipynb #imports
-import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .artefacts import read_artefact, write_artefact
-from .checks import nearest, require_finite
+from .checks import nearest
 from .conditioner import Condition, Conditioner
 from .correction import Corrected, correct
 from .distances import hpdi
@@ -83,11 +82,11 @@ class Network(nn.Module):
 class Fresh:
     "Epoch -> residuals u, features and log-determinants of the last draws of simulated pairs."
 
-    def __init__(self, joint: Joint, conditioner: Conditioner, size: int, uses: int, seed: int):
+    def __init__(self, joint: Joint, conditioner: Conditioner, size: int, uses: int, seed: int, workers: int = 1):
         self.joint, self.conditioner = joint.cast(torch.float32), conditioner
-        self.size, self.uses, self.seed = size, uses, seed
-        self.pool: dict[int, tuple[Tensor, ...]] = {}
-        self.thread, self.coming = ThreadPoolExecutor(1, "simulation"), None
+        self.size, self.uses, self.seed, self.ahead = size, uses, seed, workers
+        self.draws: dict[int, Future] = {}
+        self.threads = ThreadPoolExecutor(workers, "simulation")
 
     def draw(self, k: int) -> tuple[Tensor, ...]:
         "Draw number k."
@@ -95,17 +94,13 @@ class Fresh:
         return prepare(self.joint, self.conditioner, self.size, generator)
 
     def __call__(self, epoch: int) -> tuple[Tensor, ...]:
-        wanted = range(epoch, epoch + self.uses)
-        if self.coming is not None:
-            k, future = self.coming
-            self.pool[k], self.coming = future.result(), None
-        self.pool = {k: self.pool[k] if k in self.pool else self.draw(k) for k in wanted}
-        self.coming = (wanted[-1] + 1, self.thread.submit(self.draw, wanted[-1] + 1))
-        return tuple(torch.cat(parts) for parts in zip(*self.pool.values()))
+        wanted = range(epoch, epoch + self.uses + self.ahead)
+        self.draws = {k: self.draws.get(k) or self.threads.submit(self.draw, k) for k in wanted}
+        return tuple(torch.cat(parts) for parts in zip(*(self.draws[k].result() for k in wanted[: self.uses])))
 
     def close(self) -> None:
-        "Let the thread go."
-        self.thread.shutdown(wait=True, cancel_futures=True)
+        "Let the threads go."
+        self.threads.shutdown(wait=True, cancel_futures=True)
 
 
 def prepare(joint: Joint, conditioner: Conditioner, n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -408,7 +403,7 @@ def train_posterior(
     seed: int = 0,
     batch_size: int = 512,
     size: int = 4096,  # simulated pairs for each epoch
-    uses: int = 8,  # epochs in which a pair is used
+    uses: int = 4,  # epochs in which a pair is used
     validation: int = 4096,  # simulated pairs
     checkpoint: str | Path | None = None,  # file to continue from, if it exists, and to write
     progress: bool = True,
@@ -433,7 +428,8 @@ def train_posterior(
     config |= {key: options.pop(key) for key in list(options) if key in config}
     conditioner, network = build(joint, config)
     conditioner.fit(torch.Generator(joint.device).manual_seed(1_000_003 * seed + 500_001))
-    source = Fresh(joint, conditioner, size, uses, seed)
+    threads = torch.get_num_threads()
+    source = Fresh(joint, conditioner, size, uses, seed, workers=threads if joint.device.type == "cpu" else 1)
     held = prepare(
         source.joint, conditioner, validation, torch.Generator(joint.device).manual_seed(1_000_003 * seed + 500_002)
     )
@@ -454,6 +450,7 @@ def train_posterior(
     settings = {"schedule": "cosine", "warmup": 200, "clip": 5.0, "lr": config["lr"]} | options
     posterior = AmortisedPosterior(joint, conditioner, network, config)
     try:
+        torch.set_num_threads(1)  # simulations run in threads of their own, each on one core
         posterior.history = train(
             loss, [network], {"pairs": source}, batch_size=batch_size, epochs=epochs, minutes=minutes, until=until,
             validate=validate, vectorise=False, seeds=[seed], checkpoint=checkpoint, name=f"posterior ({preset})",
@@ -461,6 +458,7 @@ def train_posterior(
         )  # fmt: skip
     finally:
         source.close()
+        torch.set_num_threads(threads)
     scores = [score[0] for score in posterior.history.score]
     posterior.config["training"] = {
         "epochs": len(scores), "steps": len(scores) * per_epoch, "simulated": (len(scores) + uses - 1) * size,

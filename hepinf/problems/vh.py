@@ -61,7 +61,7 @@ def priors() -> dict[str, Prior]:
     return found | {name: Gamma(1.25, 4.0) for name in SIGNALS}
 
 # %% ../../nbs/54_vh.ipynb #templates
-WIGGLE, TILT, SIZE, BEND = 0.06, 0.45, 0.02, 0.2  # of the templates, and of the relative changes
+WIGGLE, TILT, SIZE, BEND = 0.06, 0.6, 0.015, 0.2  # of the templates, and of the relative changes
 
 
 def _slope(process: str, category: str, noise: Tensor) -> float:
