@@ -60,10 +60,10 @@ def log_marginal(
     z: Float[Tensor, "points interest"],  # whitened parameters of interest
     at: tuple[Float[Tensor, " dim"], Float[Tensor, "dim dim"]],  # mode and Cholesky factor of the precision
     generator: torch.Generator,
-    pairs: int = 1,  # mirrored draws of the nuisances for each point
+    pairs: int = 0,  # mirrored draws of the nuisances for each point; 0: Laplace's approximation
     steps: int = 1,  # Newton steps in the nuisances
 ) -> Float[Tensor, " points"]:
-    "Unbiased estimates (in the exponential) of log p(counts, z), the nuisances integrated out; float64."
+    "log p(counts, z), the nuisances integrated out: by Laplace, or an estimate that is unbiased in p; float64."
     k, (centre, factor) = joint.nuisances, at
     if not k:
         return joint.log_prob(z, counts[None])
@@ -76,6 +76,9 @@ def log_marginal(
         m = m + step.double()
     corner = corner.double()
     log_det = corner.diagonal(dim1=1, dim2=2).log().sum(1)
+    if not pairs:
+        volume = 0.5 * k * math.log(2 * math.pi) - log_det
+        return joint.log_prob(torch.cat([m, z], 1), counts[None]) + volume
     found = []
     for _ in range(pairs):
         noise = torch.randn(len(z), k, generator=generator, dtype=torch.float64, device=z.device)
@@ -124,7 +127,7 @@ def correct(
     log_q: Float[Tensor, " points"],  # its log density there
     *,
     seed: int = 0,
-    pairs: int = 1,
+    pairs: int = 0,  # see `log_marginal`
     fallback: bool = True,  # to Hamiltonian Monte Carlo
     draws: int = 400,  # of that, for each of 32 chains
 ) -> Corrected:

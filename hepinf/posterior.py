@@ -37,7 +37,7 @@ from .training import History, train
 PRESETS: dict[str, dict[str, Any]] = {
     "seed": {"conditioner": "plain", "blocks": 12, "hidden": [128, 128, 128], "embedding": [], "lr": 1e-3},
     "fast": {"conditioner": "ridge", "blocks": 6, "hidden": [64, 64], "embedding": [256, 256, 32], "lr": 3e-3},
-    "newton": {"conditioner": "newton", "blocks": 6, "hidden": [64, 64], "embedding": [], "lr": 3e-3},
+    "newton": {"conditioner": "newton", "blocks": 6, "hidden": [64, 64], "embedding": [], "lr": 1e-3},
 }
 
 
@@ -75,14 +75,24 @@ class Network(nn.Module):
             h = F.relu(layer(h))
         return torch.cat([direct, h], 1)
 
-    def forward(self, u: Float[Tensor, "rows dim"], features: Float[Tensor, "rows features"]) -> Float[Tensor, " rows"]:
-        return self.core(u, self.context(features))
+    def forward(self, u: Float[Tensor, "rows dim"], features: Tensor, latent: bool = False) -> Any:
+        "Log densities; or latent points and log-determinants."
+        context = self.context(features)
+        return self.core.to_latent(u, context) if latent else self.core(u, context)
 
 # %% ../nbs/57_posterior.ipynb #fresh
 class Fresh:
     "Epoch -> residuals u, features and log-determinants of the last draws of simulated pairs."
 
-    def __init__(self, joint: Joint, conditioner: Conditioner, size: int, uses: int, seed: int, workers: int = 1):
+    def __init__(
+        self,
+        joint: Joint,
+        conditioner: Conditioner,
+        size: int,  # pairs of a draw
+        uses: int,  # epochs that see it; 0: all see the first
+        seed: int,
+        workers: int = 1,
+    ):
         self.joint, self.conditioner = joint.cast(torch.float32), conditioner
         self.size, self.uses, self.seed, self.ahead = size, uses, seed, workers
         self.draws: dict[int, Future] = {}
@@ -94,6 +104,9 @@ class Fresh:
         return prepare(self.joint, self.conditioner, self.size, generator)
 
     def __call__(self, epoch: int) -> tuple[Tensor, ...]:
+        if not self.uses:
+            self.draws[0] = self.draws.get(0) or self.threads.submit(self.draw, 0)
+            return self.draws[0].result()
         wanted = range(epoch, epoch + self.uses + self.ahead)
         self.draws = {k: self.draws.get(k) or self.threads.submit(self.draw, k) for k in wanted}
         return tuple(torch.cat(parts) for parts in zip(*(self.draws[k].result() for k in wanted[: self.uses])))
@@ -251,6 +264,15 @@ class AmortisedPosterior:
     def _unwhiten(self, z: Tensor) -> Tensor:
         return self.whitening(z)[0]
 
+    def latent(
+        self, z: Float[Tensor, "rows dim"], counts: Float[Tensor, "rows bins"], *, asimov: bool = False
+    ) -> Float[Tensor, "rows dim"]:
+        "Where whitened parameters go in the latent space; standard normal for pairs, if the posterior is right."
+        rows, _ = self._counts(counts, asimov)
+        with torch.no_grad():
+            condition = self.conditioner(rows)
+            return self.network(condition.residual(z.float()), condition.features, True)[0].double()
+
     def log_prob_whitened(
         self, z: Float[Tensor, "*points dim"], counts: Float[Tensor, "*#points bins"], *, asimov: bool = False
     ) -> Float[Tensor, "*points"]:
@@ -292,7 +314,7 @@ class AmortisedPosterior:
     def map(
         self, counts: Float[Tensor, "*observations bins"], *, asimov: bool = False, steps: int = 200
     ) -> Float[Tensor, "*observations dim"]:
-        "Point of greatest density in whitened coordinates, in the parameters' own units: ascent from the best of 256 samples."
+        "Points of greatest density in whitened coordinates, in their own units; from the best of 256 samples."
         rows, shape = self._counts(counts, asimov)
         generator = torch.Generator(self.device).manual_seed(0)
         with torch.no_grad():
@@ -338,7 +360,7 @@ class AmortisedPosterior:
 
     @torch.no_grad()
     def check(self, counts: Float[Tensor, " bins"], *, asimov: bool = False) -> Typicality:
-        "Is this observation typical of the simulations? Warns if fewer than 1 % of them fit their model as badly, or as well."
+        "Is this observation like the simulations? Warns if fewer than 1 % of them fit as badly, or as well."
         rows, shape = self._counts(counts, asimov)
         if len(shape):
             raise ValueError(f"check is of one observation (bins,), got the shape {(*shape, self.joint.bins)}")
@@ -403,7 +425,7 @@ def train_posterior(
     seed: int = 0,
     batch_size: int = 512,
     size: int = 4096,  # simulated pairs for each epoch
-    uses: int = 4,  # epochs in which a pair is used
+    uses: int = 2,  # epochs in which a pair is used; 0: no fresh ones, all epochs see the same
     validation: int = 4096,  # simulated pairs
     checkpoint: str | Path | None = None,  # file to continue from, if it exists, and to write
     progress: bool = True,
@@ -420,10 +442,8 @@ def train_posterior(
         raise ValueError(nearest("preset", preset, PRESETS))
     if (steps is None) == (minutes is None):
         raise ValueError("give either steps or minutes: how long to train")
-    if size < batch_size or uses < 1:
-        raise ValueError(
-            f"size must be at least the batch size {batch_size} and uses at least 1, got {size} and {uses}"
-        )
+    if size < batch_size or uses < 0:
+        raise ValueError(f"size: at least the batch size {batch_size}, got {size}; uses: 0 or more, got {uses}")
     config = dict(PRESETS[preset]) | {"newton_steps": 2, "seed": seed, "preset": preset}
     config |= {key: options.pop(key) for key in list(options) if key in config}
     conditioner, network = build(joint, config)
@@ -436,7 +456,7 @@ def train_posterior(
     radius = [math.nan]
 
     def validate(network):
-        z, log_det = network.module.core.to_latent(held[0], network.module.context(held[1]))
+        z, log_det = network(held[0], held[1], True)
         radius[0] = latent_test(z).radius
         normal = 0.5 * z.square().sum(1) + 0.5 * math.log(2 * math.pi) * z.shape[1]
         return (normal - log_det - held[2]).mean()
@@ -445,9 +465,9 @@ def train_posterior(
         u, features, log_det = batch["pairs"]
         return -(network(u, features) + log_det).mean()
 
-    per_epoch = size * uses // batch_size
+    per_epoch = size * max(1, uses) // batch_size
     epochs = None if steps is None else max(1, round(steps / per_epoch))
-    settings = {"schedule": "cosine", "warmup": 200, "clip": 5.0, "lr": config["lr"]} | options
+    settings = {"schedule": "cosine", "warmup": 200, "clip": 5.0, "average": 0.998, "lr": config["lr"]} | options
     posterior = AmortisedPosterior(joint, conditioner, network, config)
     try:
         torch.set_num_threads(1)  # simulations run in threads of their own, each on one core
@@ -461,7 +481,7 @@ def train_posterior(
         torch.set_num_threads(threads)
     scores = [score[0] for score in posterior.history.score]
     posterior.config["training"] = {
-        "epochs": len(scores), "steps": len(scores) * per_epoch, "simulated": (len(scores) + uses - 1) * size,
+        "epochs": len(scores), "steps": len(scores) * per_epoch, "simulated": (len(scores) + uses - 1 if uses else 1) * size,
         "validation": min(scores), "prior": 0.5 * len(joint.interest) * math.log(2 * math.pi * math.e),
     }  # fmt: skip
     return posterior
