@@ -75,7 +75,8 @@ def _priors(model: BinnedModel, given: Mapping[str, Prior]) -> dict[str, Prior]:
         )
     for name, prior in found.items():
         (low, high), bounds = prior.support, model.parameters[model.index(name)].bounds
-        if name in given and not (low >= bounds[0] or low == -math.inf) or not (high <= bounds[1] or high == math.inf):
+        # priors without an end may pass a bound, which is then only where a fit would stop
+        if (-math.inf < low < bounds[0]) or (bounds[1] < high < math.inf):
             raise ValueError(f"the prior of '{name}' reaches from {low} to {high}, its bounds are {bounds}")
     return found
 
