@@ -25,7 +25,7 @@ from .checks import nearest
 from .conditioner import Condition, Conditioner
 from .correction import Corrected, correct
 from .distances import hpdi
-from .flows import Core, glow
+from .flows import Core, arqs, glow
 from .importance import latent_test
 from .joint import Joint
 from .model import BinnedModel
@@ -64,7 +64,11 @@ class Network(nn.Module):
             nn.init.normal_(layer.weight, std=math.sqrt(2 / layer.in_features), generator=generator)
             nn.init.zeros_(layer.bias)
         context = direct + (widths[-1] if widths else binned)
-        self.core: Core = glow(dim, context, blocks=blocks, hidden=list(hidden), seed=seed).core
+        if dim == 1:  # nothing to couple: a spline whose knots depend on the context
+            flow = arqs(1, context, bijectors=1, hidden=list(hidden), seed=seed)
+        else:
+            flow = glow(dim, context, blocks=blocks, hidden=list(hidden), seed=seed)
+        self.core: Core = flow.core
 
     def context(self, features: Float[Tensor, "rows features"]) -> Float[Tensor, "rows context"]:
         "What the blocks are conditioned on."
@@ -211,27 +215,16 @@ class AmortisedPosterior:
 
     def _points(self, condition: Condition, n: int, generator: torch.Generator | None) -> Tensor:
         "Whitened samples (observations, n, dim), float32."
-        context = self.network.context(condition.features)
-        dim, drawn = len(self.names), []
-        for k, row in enumerate(context):
-            latent = torch.randn(n, dim, generator=generator, device=self.device)
-            u = torch.cat([self.network.core.from_latent(part, row[None]) for part in latent.split(ROWS)])
-            one = Condition(condition.features[k], condition.location[k], condition.factor[k])
-            drawn.append(one.restore(u))
-        return torch.stack(drawn)
-
-    def _many(self, condition: Condition, n: int, generator: torch.Generator | None) -> Tensor:
-        "As `_points`, for more observations than samples of each."
-        context, dim = self.network.context(condition.features), len(self.names)
-        drawn = []
-        per = max(1, ROWS // n)
-        rows = zip(context.split(per), condition.location.split(per), condition.factor.split(per))
-        for row, location, factor in rows:
-            latent = torch.randn(len(row) * n, dim, generator=generator, device=self.device)
-            u = self.network.core.from_latent(latent, row.repeat_interleave(n, 0)).unflatten(0, (len(row), n))
-            solved = torch.linalg.solve_triangular(factor.mT, u.mT, upper=True).mT
-            drawn.append(location[:, None] + solved)
-        return torch.cat(drawn)
+        context, found = self.network.context(condition.features), []
+        per = 1 if n >= 1024 else max(1, ROWS // n)  # with many samples of each, its context is worked out once
+        for rows in context.split(per):
+            latent = torch.randn(len(rows) * n, len(self.names), generator=generator, device=self.device)
+            if len(rows) == 1:
+                found += [self.network.core.from_latent(part, rows) for part in latent.split(ROWS)]
+            else:
+                found.append(self.network.core.from_latent(latent, rows.repeat_interleave(n, 0)))
+        u = torch.cat(found).unflatten(0, (len(context), n))
+        return condition.location[:, None] + torch.linalg.solve_triangular(condition.factor.mT, u.mT, upper=True).mT
 
     @torch.no_grad()
     def sample_whitened(
@@ -246,9 +239,7 @@ class AmortisedPosterior:
         if n < 1:
             raise ValueError(f"n: at least one sample, not {n}")
         rows, shape = self._counts(counts, asimov)
-        condition = self.conditioner(rows)
-        draw = self._points if n >= 1024 or len(rows) == 1 else self._many
-        return draw(condition, n, generator).double().reshape(*shape, n, len(self.names))
+        return self._points(self.conditioner(rows), n, generator).double().reshape(*shape, n, len(self.names))
 
     def sample(
         self,
@@ -480,8 +471,9 @@ def train_posterior(
         source.close()
         torch.set_num_threads(threads)
     scores = [score[0] for score in posterior.history.score]
+    draws = len(scores) + uses - 1 if uses else 1
     posterior.config["training"] = {
-        "epochs": len(scores), "steps": len(scores) * per_epoch, "simulated": (len(scores) + uses - 1 if uses else 1) * size,
+        "epochs": len(scores), "steps": len(scores) * per_epoch, "simulated": draws * size,
         "validation": min(scores), "prior": 0.5 * len(joint.interest) * math.log(2 * math.pi * math.e),
     }  # fmt: skip
     return posterior
