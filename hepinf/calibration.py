@@ -116,10 +116,13 @@ def density_ranks(
 
 
 def tarp_ranks(
-    truth: Float[Tensor, "sets dim"], samples: Float[Tensor, "sets samples dim"], generator: torch.Generator
+    truth: Float[Tensor, "sets dim"],
+    samples: Float[Tensor, "sets samples dim"],
+    generator: torch.Generator,
+    reference: Float[Tensor, "sets dim"] | None = None,  # points; None: the truth of another data set
 ) -> Float[Tensor, "sets 1"]:
-    "Ranks of the truth by its distance from the truth of another data set, in units of the spread of the truths."
-    reference = truth.roll(1, 0) / truth.std(0)
+    "Ranks of the truth by its distance from reference points, in units of the spread of the truths."
+    reference = (truth.roll(1, 0) if reference is None else reference) / truth.std(0)
     far = (truth / truth.std(0) - reference).square().sum(-1)
     spread = (samples / truth.std(0) - reference[:, None]).square().sum(-1)
     return ranks(far[:, None], spread[..., None], generator)

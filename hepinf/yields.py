@@ -140,7 +140,7 @@ class Yields:
         if not self.shape_codes:
             return self.nominal
         alpha = (theta[..., self.shape_parameter] - self.shape_centre) / self.shape_step
-        cells = torch.addmm(self.nominal, alpha, self.linear).addmm_(self._features(theta, 0), self.curved)
+        cells = torch.addmm(torch.addmm(self.nominal, alpha, self.linear), self._features(theta, 0), self.curved)
         return torch.maximum(cells, self.floor * self.nominal) if self.floor else cells
 
     def _polynomials(self, theta: Tensor, order: int) -> tuple[Tensor, ...]:
