@@ -268,11 +268,12 @@ class AmortisedPosterior:
         self, z: Float[Tensor, "*points dim"], counts: Float[Tensor, "*#points bins"], *, asimov: bool = False
     ) -> Float[Tensor, "*points"]:
         "Log density of whitened parameters, float64."
-        rows, _ = self._counts(counts, asimov)
+        rows, given = self._counts(counts, asimov)
         shape, z = z.shape[:-1], z.reshape(-1, z.shape[-1])
-        if len(rows) not in (1, len(z)):
-            rows = self.joint.require_counts(counts, asimov).expand(*shape, -1).reshape(-1, self.joint.bins)
-        condition = self.conditioner(rows)
+        condition = self.conditioner(rows)  # once for each data set, however many points it has
+        if len(rows) > 1:
+            at = torch.arange(len(rows), device=self.device).view(given).expand(shape).reshape(-1)
+            condition = Condition(condition.features[at], condition.location[at], condition.factor[at])
         u = condition.residual(z.float())
         core = self.network(u, condition.features)
         return (core + condition.log_det).double().reshape(shape)
