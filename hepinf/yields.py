@@ -140,7 +140,8 @@ class Yields:
         if not self.shape_codes:
             return self.nominal
         alpha = (theta[..., self.shape_parameter] - self.shape_centre) / self.shape_step
-        cells = torch.addmm(torch.addmm(self.nominal, alpha, self.linear), self._features(theta, 0), self.curved)
+        # in this order, in which a change that cancels a template leaves exactly nothing
+        cells = self.nominal + alpha @ self.linear + self._features(theta, 0) @ self.curved
         return torch.maximum(cells, self.floor * self.nominal) if self.floor else cells
 
     def _polynomials(self, theta: Tensor, order: int) -> tuple[Tensor, ...]:
