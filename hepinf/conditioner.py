@@ -101,17 +101,21 @@ class Conditioner(nn.Module):
         t = (torch.sqrt(counts + 0.375) - self.mean) / self.sd
         return torch.cat([t.clamp(-CUT, CUT), torch.ones_like(t[:, :1])], 1)
 
-    def _solve(self, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "All coordinates, the factor of those of interest, and the last step."
-        z = self._columns(counts) @ self.coefficients
-        if self.kind != "newton":
-            factor = torch.diag(1 / self.width).expand(len(z), -1, -1)
-            return z, factor, z[:, :0]
-        z, step = z.clamp(-CUT, CUT), z
-        for _ in range(self.steps):
+    def climb(self, counts: Float[Tensor, "rows bins"], steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        "Whitened points some Newton steps up from the regression, factors of the precision there, and the last steps."
+        z = (self._columns(counts) @ self.coefficients).clamp(-CUT, CUT)
+        for _ in range(steps):
             step, factor = self.joint.newton(z, counts)
             z = z + step * (LONGEST / step.abs().amax(1, keepdim=True)).clamp(max=1.0)
-        return z, factor[:, -self.dim :, -self.dim :], step
+        return z, factor, step
+
+    def _solve(self, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        "All coordinates, the factor of those of interest, and the last step."
+        if self.kind == "newton":
+            z, factor, step = self.climb(counts, self.steps)
+            return z, factor[:, -self.dim :, -self.dim :], step
+        z = self._columns(counts) @ self.coefficients
+        return z, torch.diag(1 / self.width).expand(len(z), -1, -1), z[:, :0]
 
     def _direct(self, z: Tensor, factor: Tensor, step: Tensor) -> Tensor:
         if self.kind == "ridge":

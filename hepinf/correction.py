@@ -15,14 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hepinf.importance import (
-    Estimate,
-    importance_ess,
-    log_evidence,
-    resample,
-    weighted_moments,
-    weighted_quantiles,
-)
+from .importance import Estimate, importance_ess, log_evidence, resample, weighted_moments, weighted_quantiles
 from .joint import Joint
 from .mcmc import hmc
 
@@ -153,13 +146,9 @@ def correct(
         message += ": the posterior was sampled by Hamiltonian Monte Carlo instead"
         if samples.problems():
             message += f" ({samples.problems()})"
-        whole = samples.flat()
-        z, log_w = whole[:, joint.nuisances :], torch.zeros(len(whole), dtype=torch.float64, device=z.device)
-        x = joint.parameters(whole)[:, joint.nuisances :]
-    else:
-        filled = torch.cat([centre[: joint.nuisances].expand(len(z), -1), z], 1)
-        x = joint.parameters(filled)[:, joint.nuisances :]
+        z = samples.flat()[:, joint.nuisances :]
+        log_w = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     if message:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     method = "hmc" if bad and fallback else "importance"
-    return Corrected(names, x, z, log_w, ess, evidence, method, message)
+    return Corrected(names, joint.of_interest(z)[0], z, log_w, ess, evidence, method, message)

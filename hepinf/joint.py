@@ -74,6 +74,8 @@ def _priors(model: BinnedModel, given: Mapping[str, Prior]) -> dict[str, Prior]:
             "need one, such as Gamma(1.25, 4), LogNormal(1, 0.3) or Bounded(0, 3)"
         )
     for name, prior in found.items():
+        if not isinstance(prior, Prior):
+            raise ValueError(f"the prior of '{name}' must be Normal, Gamma, LogNormal or Bounded, not {prior!r}")
         (low, high), bounds = prior.support, model.parameters[model.index(name)].bounds
         # priors without an end may pass a bound, which is then only where a fit would stop
         if (-math.inf < low < bounds[0]) or (bounds[1] < high < math.inf):
@@ -126,6 +128,7 @@ class Joint:
         self.fixed = model.nominal.clone()
         self.yields = model.yields
         self.whitening = Whitening(list(self.priors.values()), device=model.device)
+        self.of_interest = Whitening([found[name] for name in self.interest], device=model.device)  # always double
 
     @property
     def dtype(self) -> torch.dtype:
@@ -179,6 +182,7 @@ class Joint:
                 torch.cat(part)
                 for part in zip(*(self._counts(theta, generator) for (theta,) in self._rows(self.theta(z)[0])))
             )
+            self.require_finite(z, nu.isfinite().all(-1), "the expectation")
             good = (nu >= 0).all(-1)
             pairs.append((z, counts) if bool(good.all()) else (z[good], counts[good]))
             found += len(pairs[-1][0])
@@ -186,6 +190,15 @@ class Joint:
                 raise RuntimeError("fewer than 1 % of the points of the prior have no negative expectation")
         z, counts = (torch.cat(part) for part in zip(*pairs))
         return z, counts
+
+    def require_finite(self, z: Float[Tensor, "rows dim"], finite: Tensor, what: str) -> None:
+        "Refuse points where something is no number, with the parameters of the first; they would spoil a training."
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            values = ", ".join(f"{name} = {x:.4g}" for name, x in zip(self.names, self.parameters(z[row]).tolist()))
+            raise FloatingPointError(
+                f"{int((~finite).sum())} of {len(z)} points: {what} is not finite; first: {values}"
+            )
 
     def _counts(self, theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         "Expectations and counts, once each."
@@ -202,6 +215,7 @@ class Joint:
             # torch's public Gamma sampler takes no generator
             factor = torch._standard_gamma(alpha.clamp_min(1e-30), generator=generator) / alpha.clamp_min(1e-30)
             mean = torch.where(v > 0, mean * factor, mean)
+        mean = torch.where(mean.isfinite(), mean, 0.0)  # `sample` refuses these by name
         return nu, torch.poisson(mean, generator=generator)
 
     def log_likelihood(

@@ -84,8 +84,21 @@ class Poisson:
         return self.mean * torch.log(rate) - rate - math.lgamma(self.mean + 1)
 
 # %% ../nbs/03_priors.ipynb #positive
+class _Positive:
+    "What densities of a positive parameter share."
+
+    @property
+    def support(self) -> tuple[float, float]:
+        "Range of values with non-zero density."
+        return (0.0, math.inf)
+
+    def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        "Logarithm of the density, normalised; -inf outside the support."
+        return torch.where(value > 0, self._log_density(torch.where(value > 0, value, 1.0)), -math.inf)
+
+
 @dataclass(frozen=True)
-class Gamma:
+class Gamma(_Positive):
     "Gamma density with `shape` k and `scale` theta, the latter in the parameter's unit."
 
     shape: float
@@ -95,20 +108,13 @@ class Gamma:
         if not (0 < self.shape < math.inf and 0 < self.scale < math.inf):
             raise ValueError(f"Gamma needs a positive shape and scale, got shape={self.shape}, scale={self.scale}")
 
-    @property
-    def support(self) -> tuple[float, float]:
-        "Range of values with non-zero density."
-        return (0.0, math.inf)
-
-    def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        "Logarithm of the density, normalised; -inf outside the support."
-        inside, x = value > 0, torch.where(value > 0, value, 1.0) / self.scale
-        density = (self.shape - 1) * x.log() - x - math.lgamma(self.shape) - math.log(self.scale)
-        return torch.where(inside, density, -math.inf)
+    def _log_density(self, value: Tensor) -> Tensor:
+        x = value / self.scale
+        return (self.shape - 1) * x.log() - x - math.lgamma(self.shape) - math.log(self.scale)
 
 
 @dataclass(frozen=True)
-class LogNormal:
+class LogNormal(_Positive):
     "Density of a positive parameter with this `mean` and standard deviation `sd`, whose logarithm is normal."
 
     mean: float
@@ -128,16 +134,9 @@ class LogNormal:
         "Mean of the logarithm."
         return math.log(self.mean) - self.sigma**2 / 2
 
-    @property
-    def support(self) -> tuple[float, float]:
-        "Range of values with non-zero density."
-        return (0.0, math.inf)
-
-    def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        "Logarithm of the density, normalised; -inf outside the support."
-        inside, log_x = value > 0, torch.where(value > 0, value, 1.0).log()
-        density = -0.5 * ((log_x - self.mu) / self.sigma) ** 2 - log_x - math.log(self.sigma * math.sqrt(2 * math.pi))
-        return torch.where(inside, density, -math.inf)
+    def _log_density(self, value: Tensor) -> Tensor:
+        pull = (value.log() - self.mu) / self.sigma
+        return -0.5 * pull**2 - value.log() - math.log(self.sigma * math.sqrt(2 * math.pi))
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Process:
     rate: str | tuple[str, ...] | None = None  # names of parameters; each scales by value / nominal
     variations: dict[str, Variation] = field(default_factory=dict)  # by parameter name
     channel: str = "summary"  # histograms of different channels do not share bins
-    mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+    mc_weight: float = 0.0  # expected events per simulated event, for `hepinf.joint`; 0: simulated without end
 
     @property
     def rates(self) -> tuple[str, ...]:

@@ -170,20 +170,21 @@ class Yields:
         "Parameters over their scale, and a last column of 1."
         return torch.cat([theta / self.scale, torch.ones_like(theta[..., :1])], -1)
 
-    def _by_slot(self, theta: Tensor) -> Tensor:
+    def _by_slot(self, theta: Tensor, factors: Tensor, polynomials: Tensor | None = None) -> Tensor:
         "Product of rates and factors of each slot, where they are the same in all of its bins."
-        multiplier = self._rates(theta).index_select(1, self.slot_row) if len(self.rate_parameter) else 1.0
-        factors = self._factors(theta)
+        multiplier = theta.new_ones(len(theta), self.slots)
+        if len(self.rate_parameter):
+            multiplier = self._rates(theta, polynomials).index_select(1, self.slot_row)
         for index in self.slot_factor:
             multiplier = multiplier * factors.index_select(1, index)
-        return multiplier if isinstance(multiplier, Tensor) else theta.new_ones(len(theta), self.slots)
+        return multiplier
 
     def by_cell(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch slots bins"]:
         "Expected events of each sample slot in each bin."
         batch, theta = theta.shape[:-1], theta.reshape(math.prod(theta.shape[:-1]), self.size)
         cells = self._shapes(theta)
         if self.whole:
-            cells = cells.unflatten(-1, (self.slots, self.bins)) * self._by_slot(theta)[..., None]
+            cells = cells.unflatten(-1, (self.slots, self.bins)) * self._by_slot(theta, self._factors(theta))[..., None]
             return cells.expand(len(theta), -1, -1).reshape(*batch, self.slots, self.bins)
         if len(self.rate_parameter):
             cells = cells * self._rates(theta).index_select(1, self.row_of_cell)
@@ -253,10 +254,14 @@ class PoissonYields(Yields):
         above, below = (1 + alpha.sign()) / 2, (1 - alpha.sign()) / 2
         return [above * high**n + below * (-low) ** n for n in range(1, len(polynomials))]
 
+    def _divisors(self, theta: Tensor) -> Tensor:
+        "The factors, none of them exactly 0, so that a yield may be divided by them."
+        factors = self._factors(theta)
+        return torch.where(factors == 0, torch.finfo(theta.dtype).tiny ** (1 / 3), factors)
+
     def _pieces(self, theta: Tensor, counts: Tensor, order: int) -> tuple[Any, ...]:
         "Yields per bin, factors, and per cell: multipliers Q, yields, residuals; derivatives of the rates."
-        factors = self._factors(theta)
-        factors = torch.where(factors == 0, torch.finfo(theta.dtype).tiny ** (1 / 3), factors)
+        factors = self._divisors(theta)
         multiplier = torch.ones(len(theta), self.cells, dtype=theta.dtype, device=theta.device)
         rates: list[Tensor] = []
         if len(self.rate_parameter):
@@ -340,22 +345,17 @@ class PoissonYields(Yields):
 
     def _whole_jacobian(self, theta: Tensor, shapes: Tensor) -> tuple[Tensor, Tensor]:
         "The same where every product is one number per slot: whole lines of bins are added, and one matrix multiplied."
-        factors = self._factors(theta)
-        factors = torch.where(factors == 0, torch.finfo(theta.dtype).tiny ** (1 / 3), factors)
-        multiplier, rates = torch.ones_like(shapes[..., 0]), None
-        if len(self.rate_parameter):
-            polynomials = self._polynomials(theta, 1)
-            rates = self._rate_derivatives(theta, polynomials)[0]
-            multiplier = self._rates(theta, polynomials[0]).index_select(1, self.slot_row)
-        for index in self.slot_factor:
-            multiplier = multiplier * factors.index_select(1, index)
+        factors = self._divisors(theta)
+        polynomials = self._polynomials(theta, 1) if len(self.rate_parameter) else (None,)
+        multiplier = self._by_slot(theta, factors, polynomials[0])
         cells = shapes * multiplier[..., None]
         slopes = theta.new_zeros(len(theta), self.size + 1, self.bins)  # the last line is nobody's
         for index in self.slot_factor:
             slopes.index_add_(1, index, cells)
         slopes = slopes[:, :-1]
         slopes[:, self.factor_columns] /= (factors[:, :-1] * self.scale)[:, self.factor_columns, None]
-        if rates is not None:
+        if len(self.rate_parameter):
+            rates = self._rate_derivatives(theta, polynomials)[0]
             by_slot = torch.cat([rates, torch.zeros_like(rates[..., :1])], -1).index_select(2, self.slot_row)
             slopes[:, self.rate_parameter] += torch.einsum("pns,nsb->npb", by_slot, cells)
         if self.shape_codes:
