@@ -175,6 +175,7 @@ def train_conditional(
     activation: str = "silu",  # smooth, for the sake of the derivatives in theta
     seed: int = 0,
     device: torch.device | str = "cpu",
+    checkpoint: str | Path | None = None,  # file to continue from; of several members, one file each
     name: str = "density",
     progress: bool = True,
     **options: Any,  # of `hepinf.training.train`
@@ -212,6 +213,9 @@ def train_conditional(
 
     settings = {"schedule": "cosine", "warmup": 100, "clip": 5.0, "average": 0.998} | options
     for k in range(members):
+        path = None if checkpoint is None else Path(checkpoint)
+        if path is not None and members > 1:
+            path = path.with_name(f"{path.stem}-{k + 1}{path.suffix}")
         flow = arqs(
             len(names), wide, bijectors=1, bins=bins, box=4.0, hidden=hidden, activation=activation,
             seed=1000 * seed + k,
@@ -222,7 +226,7 @@ def train_conditional(
         history = train(
             loss, [flow.core], {"events": events}, batch_size=min(batch_size, len(u)), epochs=epochs, lr=lr,
             vectorise=False, seeds=[1000 * seed + k], name=name if members == 1 else f"{name} {k + 1}/{members}",
-            progress=progress, **settings,
+            progress=progress, checkpoint=path, **settings,
         )  # fmt: skip
         density.flows.append(flow.requires_grad_(False))
     density.facts = {

@@ -34,13 +34,14 @@ def fitted_yields(
         gradient = (weights[:, None] * r).sum(0) - 1
         held = (n <= 1e-12 * total) & (gradient <= 0)
         curvature = r.T @ (weights[:, None] * r)
-        matrix = torch.where(held[:, None] | held, torch.eye(len(n)).to(n), curvature)
-        step = torch.linalg.solve(
-            matrix + 1e-12 * matrix.diagonal().max() * torch.eye(len(n)).to(n), torch.where(held, 0.0, gradient)
-        )
+        # in relative yields, and never singular: two terms may have become the same density
+        slope = torch.where(held, 0.0, gradient)
+        matrix = torch.where(held[:, None] | held, 0.0, curvature * n[:, None] * n)
+        ridge = 1e-10 * matrix.diagonal().max().clamp_min(1e-300) * torch.eye(len(n)).to(n)
+        step = n * torch.linalg.solve_ex(matrix + ridge, n * slope)[0]
         # never to zero in one step: a yield that falls below a tenth of itself falls to a tenth
         n = torch.maximum(n + step, 0.1 * n).clamp_min(1e-13 * total)
-        if float((step * torch.where(held, 0.0, gradient)).sum()) < 1e-10:
+        if float((step * slope).sum()) < 1e-10:
             break
     return n, curvature
 
