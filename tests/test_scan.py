@@ -68,10 +68,10 @@ def test_exact_pulls_and_fixed_yields():
 
 
 def test_parameters_beyond_the_box_are_said():
-    truth = torch.tensor([480.0, 10.0, 100.0], dtype=torch.float64)
+    truth = torch.tensor([500.0, 10.0, 100.0], dtype=torch.float64)
     x = bump.pseudo_data(truth, torch.Generator().manual_seed(4), 4000, 20_000)
     found = scan(UnbinnedLikelihood(Mixture(EXACT), x))
-    assert not found.converged and "'M_pole' ran to 450, the edge of the trained region [150, 450]" in found.message
+    assert not found.converged and "'M_pole' ran to 470, the edge of the trained region [130, 470]" in found.message
 
 
 def test_two_signals():
