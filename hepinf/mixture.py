@@ -151,7 +151,7 @@ class UnbinnedLikelihood:
         x: Float[Tensor, "events features"],
         weights: Float[Tensor, " events"] | None = None,  # events that each row stands for; None: one
         *,
-        chunk: int = 50_000,  # events at a time
+        chunk: int = 8_000,  # events at a time: what a processor's cache holds
         whole: int = 150_000,  # below so many events, one pass serves value and gradient
     ):
         if x.dim() != 2 or x.shape[1] != len(mixture.features):

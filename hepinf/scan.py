@@ -20,7 +20,7 @@ from .climb import lbfgs
 
 # %% ../nbs/64_scan.ipynb #result
 EDGE = 0.01  # of the box: a fit that ends so near to its side has run out of the trained region
-STEPS = 8  # Newton steps at the end, the second half of them with the mean gradient
+STEPS = 8  # Newton steps at the end
 PART = 15_000  # events from which the curvature of more than twice as many is estimated, to two or three per cent
 REACHED = 0.02  # estimated distance to the maximum in log L (0.2 standard deviations) of a converged fit
 
@@ -174,36 +174,40 @@ def scan(
     mark = len(likelihood.evaluations)
     # of large data the curvature is that of a part, and Newton steps with it replace the climb
     part = likelihood if len(likelihood.x) <= 2 * PART else likelihood.subset(PART, seed + 1)
-    if part is likelihood:
-        theta, value = _climb(likelihood, start, tolerance, iterations)
-    else:
-        theta = _climb(part, start, tolerance, iterations)[0]
-        value = float(likelihood.value_and_gradient(theta, gradient=False)[0])
+    theta = _climb(part, start, tolerance, iterations)[0]
+
+    def look(theta: Tensor) -> tuple[float, Tensor, list[float]]:
+        value, slope = likelihood.value_and_gradient(theta)
+        return float(value), slope, likelihood.evaluations[-1].yields
+
+    value, slope, n = look(theta)
     steps, mark = 0.01 * (high - low), len(few.evaluations)
     for _ in range(2):
         widths = curvature(few, theta, steps)[0].diagonal()
         widths = torch.where(widths > 0, widths.clamp_min(1e-300).rsqrt(), steps)
         steps = torch.minimum(torch.maximum(widths, 1e-4 * (high - low)), 0.1 * (high - low))
     mark = charge("curvature", mark) if few is not likelihood else mark
+    rough = False
     for attempt in range(STEPS):
         matrix, changes, mean = curvature(part, theta, steps)
-        rough = attempt >= STEPS // 2 and part is likelihood
-        slope = mean if rough else likelihood.value_and_gradient(theta)[1]
-        free = ~(((theta <= low) & (slope < 0)) | ((theta >= high) & (slope > 0)))
+        push = mean if rough and part is likelihood else slope
+        free = ~(((theta <= low) & (push < 0)) | ((theta >= high) & (push > 0)))
         covariance, info = torch.linalg.inv_ex(matrix)
         sound = int(info) == 0 and bool((torch.linalg.eigvalsh(matrix) > 0).all())
-        newton = covariance @ torch.where(free, slope, 0.0)
-        edm = 0.5 * float(newton @ torch.where(free, slope, 0.0)) if sound else math.nan
+        newton = covariance @ torch.where(free, push, 0.0)
+        edm = 0.5 * float(newton @ torch.where(free, push, 0.0)) if sound else math.nan
         if not sound or edm < 0.1 * tolerance or attempt == STEPS - 1:
             break
         trial = torch.minimum(torch.maximum(theta + newton, low), high)
-        higher = float(likelihood.value_and_gradient(trial, gradient=False)[0])
-        if higher > value or attempt >= STEPS // 2 - 1:
-            theta, value = trial, higher
+        found = look(trial)
+        if found[0] > value or rough:
+            theta, (value, slope, n) = trial, found
         elif attempt == 0:
-            theta, value = _climb(likelihood, theta, 0.01 * tolerance, iterations)
+            theta = _climb(likelihood, theta, 0.01 * tolerance, iterations)[0]
+            value, slope, n = look(theta)
+        else:
+            rough = True
     counts["curvature"] += 0 if part is likelihood else len(part.evaluations)
-    value, n = float(likelihood.value_and_gradient(theta, gradient=False)[0]), likelihood.evaluations[-1].yields
     counts["fit"] = len(likelihood.evaluations) - begin - (sum(counts.values()) if few is likelihood else 0)
     messages = []
     for k, name in enumerate(names):

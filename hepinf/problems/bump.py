@@ -21,6 +21,12 @@ TRUE = {"M_pole": (200.0, 450.0), "Gamma": (5.0, 25.0), "tau": (70.0, 150.0)}  #
 EVENTS = {"signal": 1_000, "background": 100_000}  # of the seed's data
 
 
+def _uniform(rows: int, events: int, generator: torch.Generator | None, stratified: bool, like: Tensor) -> Tensor:
+    "Numbers between 0 and 1, (rows, events); stratified: one in each of so many equal strata."
+    u = torch.rand(rows, events, generator=generator, dtype=torch.float64, device=like.device)
+    return (torch.arange(events, device=like.device) + u) / events if stratified else u
+
+
 class _Exact:
     "What the two closed forms share: they are terms of a `hepinf.mixture.Mixture`."
 
@@ -59,11 +65,15 @@ class BreitWigner(_Exact):
         return -(half * (1 + ((x - theta[..., 0]) / half).square()) * (high - low)).log()
 
     def simulate(
-        self, theta: Float[Tensor, "rows 2"], events: int, generator: torch.Generator | None = None
+        self,
+        theta: Float[Tensor, "rows 2"],
+        events: int,
+        generator: torch.Generator | None = None,
+        stratified: bool = False,
     ) -> Float[Tensor, "rows events"]:
         "So many events for each row of parameters."
         low, high = (side[:, None] for side in self._angles(theta))
-        u = torch.rand(len(theta), events, generator=generator, dtype=torch.float64, device=theta.device)
+        u = _uniform(len(theta), events, generator, stratified, theta)
         return (theta[:, :1] + theta[:, 1:] / 2 * torch.tan(low + u * (high - low))).clamp(*WINDOW)
 
 
@@ -77,10 +87,14 @@ class Exponential(_Exact):
         return -(x - WINDOW[0]) / tau - tau.log() - torch.log(-torch.expm1(-(WINDOW[1] - WINDOW[0]) / tau))
 
     def simulate(
-        self, theta: Float[Tensor, "rows 1"], events: int, generator: torch.Generator | None = None
+        self,
+        theta: Float[Tensor, "rows 1"],
+        events: int,
+        generator: torch.Generator | None = None,
+        stratified: bool = False,
     ) -> Float[Tensor, "rows events"]:
         "So many events for each row of parameters."
-        u = torch.rand(len(theta), events, generator=generator, dtype=torch.float64, device=theta.device)
+        u = _uniform(len(theta), events, generator, stratified, theta)
         span = -torch.expm1(-(WINDOW[1] - WINDOW[0]) / theta)
         return (WINDOW[0] - theta * torch.log1p(-u * span)).clamp(*WINDOW)
 
