@@ -7,15 +7,13 @@ __all__ = ['WIDEST', 'FAR', 'Permutation', 'permute', 'MaskedAffine', 'MaskedSpl
            'ndtr', 'Frame']
 
 # %% ../nbs/25_bijections.ipynb #imports
+import functools
 import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from FrEIA.modules import GLOWCouplingBlock
 from jaxtyping import Float
-from scipy.optimize import minimize
-from scipy.special import log_ndtr
 from torch import Tensor, nn
 from torch.special import ndtri
 
@@ -121,32 +119,37 @@ class _Coefficients(nn.Module):
         return h
 
 
-class _Block(GLOWCouplingBlock):
-    "FrEIA's block, whose halves receive the context as products."
+@functools.cache
+def _block() -> type:
+    "FrEIA's block, whose halves receive the context as products; FrEIA is loaded when the first is built."
+    from FrEIA.modules import GLOWCouplingBlock
 
-    def _half(self, network: nn.Module, x: Tensor, given: tuple, rev: bool) -> tuple[Tensor, Tensor]:
-        "FrEIA's affine map of one half; its coefficients by one `chunk`, whose gradient is one cat."
-        log_scale, shift = network(given).chunk(2, 1)
-        log_scale = self.clamp * self.f_clamp(log_scale)
-        if rev:
-            return (x - shift) * torch.exp(-log_scale), -log_scale.sum(1)
-        return torch.exp(log_scale) * x + shift, log_scale.sum(1)
+    class Block(GLOWCouplingBlock):
+        def _half(self, network: nn.Module, x: Tensor, given: tuple, rev: bool) -> tuple[Tensor, Tensor]:
+            "FrEIA's affine map of one half; its coefficients by one `chunk`, whose gradient is one cat."
+            log_scale, shift = network(given).chunk(2, 1)
+            log_scale = self.clamp * self.f_clamp(log_scale)
+            if rev:
+                return (x - shift) * torch.exp(-log_scale), -log_scale.sum(1)
+            return torch.exp(log_scale) * x + shift, log_scale.sum(1)
 
-    def _coupling1(self, x1, u2, rev=False):
-        return self._half(self.subnet2, x1, u2, rev)
+        def _coupling1(self, x1, u2, rev=False):
+            return self._half(self.subnet2, x1, u2, rev)
 
-    def _coupling2(self, x2, u1, rev=False):
-        return self._half(self.subnet1, x2, u1, rev)
+        def _coupling2(self, x2, u1, rev=False):
+            return self._half(self.subnet1, x2, u1, rev)
 
-    def forward(self, x, c=(None, None), rev=False, jac=True):
-        x1, x2 = torch.split(x[0], [self.split_len1, self.split_len2], dim=1)
-        if not rev:
-            y1, j1 = self._coupling1(x1, (x2, c[0]))
-            y2, j2 = self._coupling2(x2, (y1, c[1]))
-        else:
-            y2, j2 = self._coupling2(x2, (x1, c[1]), rev=True)
-            y1, j1 = self._coupling1(x1, (y2, c[0]), rev=True)
-        return (torch.cat((y1, y2), 1),), j1 + j2
+        def forward(self, x, c=(None, None), rev=False, jac=True):
+            x1, x2 = torch.split(x[0], [self.split_len1, self.split_len2], dim=1)
+            if not rev:
+                y1, j1 = self._coupling1(x1, (x2, c[0]))
+                y2, j2 = self._coupling2(x2, (y1, c[1]))
+            else:
+                y2, j2 = self._coupling2(x2, (x1, c[1]), rev=True)
+                y1, j1 = self._coupling1(x1, (y2, c[0]), rev=True)
+            return (torch.cat((y1, y2), 1),), j1 + j2
+
+    return Block
 
 # %% ../nbs/25_bijections.ipynb #glow-chain
 class Coupling(nn.Module):
@@ -179,7 +182,7 @@ class Coupling(nn.Module):
                 nn.init.zeros_(layer.bias)
             return net
 
-        self.blocks = nn.ModuleList(_Block([(dim,)], subnet_constructor=network, clamp=clamp) for _ in range(blocks))
+        self.blocks = nn.ModuleList(_block()([(dim,)], subnet_constructor=network, clamp=clamp) for _ in range(blocks))
         self.orders = nn.ModuleList(permute(dim, permutation, seed + 1 + n) for n in range(blocks))
         self.context = nn.Linear(context, 2 * blocks * hidden[0], bias=False) if context else None
         if context:
@@ -233,6 +236,8 @@ class Part(nn.Module):
 # %% ../nbs/25_bijections.ipynb #truncated
 def _log_mass(low: float, high: float) -> float:
     "log[Phi(high) - Phi(low)], on the side where it keeps its digits."
+    from scipy.special import log_ndtr
+
     if low + high > 0:
         low, high = -high, -low
     top = float(log_ndtr(high))
@@ -241,6 +246,8 @@ def _log_mass(low: float, high: float) -> float:
 
 def truncated_normal(x: Float[Tensor, " rows"], lower: float, upper: float) -> tuple[float, float]:
     "Location and width of the truncated normal of greatest likelihood for points between the bounds."
+    from scipy.optimize import minimize
+
     mean, sd = float(x.mean()), float(x.std())
     a, b = (lower - mean) / sd, (upper - mean) / sd  # all below in units of the sample
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.stats import norm
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -92,6 +91,8 @@ class C2ST:
 
 def _verdict(f_x: Tensor, f_y: Tensor) -> C2ST:
     "From the scores of held-out events, as many of each sample."
+    from scipy.stats import norm
+
     f_x, f_y, n = f_x.double(), f_y.double(), len(f_x)
 
     def below(values, others):  # share of the others below each value

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.stats import kstwo
 from torch import Tensor
 
 from .checks import require_finite
@@ -100,6 +99,8 @@ def sets_needed(accuracy: float, dim: int, seed: int = 0) -> int:
 # %% ../nbs/59_calibration.ipynb #uniform
 def rank_test(r: Float[Tensor, "sets dim"]) -> tuple[Float[Tensor, " dim"], float]:
     "p-values that the ranks of each parameter are uniform, and the Bonferroni p-value of all."
+    from scipy.stats import kstwo
+
     n = len(r)
     step = torch.arange(n, dtype=torch.float64, device=r.device)[:, None] / n
     ordered = r.double().sort(0).values

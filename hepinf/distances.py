@@ -15,9 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
-from scipy.special import gammaln
-from scipy.stats import kstwo
 from torch import Tensor
 
 from .checks import require_finite
@@ -64,6 +61,8 @@ def _sorted(x: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=8)
 def _ks_table(n: int) -> Tensor:
     "P(nD >= h) for h = 0 ... n, two samples of n events each without ties."
+    from scipy.special import gammaln
+
     p = np.zeros(n + 1)
     for k in range(1, min(n, math.ceil(28 * math.sqrt(n))) + 1):  # later terms are below exp(-28^2)
         steps = k * np.arange(1, n // k + 1)
@@ -89,6 +88,8 @@ def _ks_steps(x: Tensor, y: Tensor) -> Tensor:
 
 def _ks_p(steps: Tensor, n: int, m: int) -> Tensor:
     "p-values of `_ks_steps`: exact for n = m, else Kolmogorov's with the effective size."
+    from scipy.stats import kstwo
+
     if n == m:
         return _ks_table(n).to(steps.device)[steps]
     distinct, index = np.unique(steps.cpu().numpy(), return_inverse=True)
@@ -298,6 +299,8 @@ def _relative(true: Tensor, found: Tensor) -> Tensor:
 
 def _paired(true: Tensor, found: Tensor) -> Tensor:
     "HPDIe of one dimension, (modes, 2) against (modes', 2)."
+    from scipy.optimize import linear_sum_assignment
+
     if len(true) != len(found):
         cost = (true[:, None] - found).abs().sum(-1).cpu().numpy()
         rows, columns = linear_sum_assignment(cost)

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from scipy.fft import dct
-from scipy.special import erfcx, ndtri_exp
 from torch import Tensor, nn
 
 from . import __version__
@@ -97,6 +95,8 @@ class Value:
 # %% ../nbs/49_export.ipynb #series
 def _chebyshev(s: Value, function: Callable[[np.ndarray], np.ndarray], terms: int) -> Value:
     "The function of s in [-1, 1] by its Chebyshev series of so many terms."
+    from scipy.fft import dct
+
     nodes = np.cos(np.pi * (np.arange(terms) + 0.5) / terms)
     c = dct(function(nodes), type=2) / terms
     twice, b, later = s + s, s * 0.0, s * 0.0
@@ -107,6 +107,8 @@ def _chebyshev(s: Value, function: Callable[[np.ndarray], np.ndarray], terms: in
 
 def _ndtr(t: Value) -> Value:
     "Normal integral, with all its digits in the lower tail."
+    from scipy.special import erfcx
+
     z = t.op("Abs") * math.sqrt(0.5)
 
     def function(s):
@@ -120,6 +122,8 @@ def _ndtr(t: Value) -> Value:
 
 def _ndtri(p: Value) -> Value:
     "Quantile of the normal distribution for 1e-300 <= p <= 0.5."
+    from scipy.special import ndtri_exp
+
     low, high = ((edge - 10) / (edge + 10) for edge in (math.sqrt(-2 * math.log(q)) for q in (0.5, 1e-300)))
     y = (p.op("Log") * -2.0).op("Sqrt")
     s = ((y - 10.0) / (y + 10.0) - (low + high) / 2) * (2 / (high - low))

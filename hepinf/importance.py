@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import chi2, kstwo
 from torch import Tensor
 
 from .checks import require_finite
@@ -235,6 +234,8 @@ class LatentTest:
 
 def _uniformity(u: Tensor) -> tuple[Tensor, Tensor]:
     "KS distance of each row (rows, n) from the uniform distribution and its p-value."
+    from scipy.stats import kstwo
+
     n = u.shape[-1]
     step = torch.arange(n, device=u.device, dtype=torch.float64) / n
     ordered = u.sort(-1).values
@@ -244,6 +245,8 @@ def _uniformity(u: Tensor) -> tuple[Tensor, Tensor]:
 # %% ../nbs/28_importance.ipynb #latent-test-function
 def latent_test(z: Float[Tensor, "n dim"]) -> LatentTest:
     "Joint test that latent images of true events are standard normal; p-values are asymptotic in n >> dim."
+    from scipy.stats import chi2
+
     require_finite(z, "z")
     z = z.detach().double()
     n, dim = z.shape

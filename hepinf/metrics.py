@@ -10,7 +10,6 @@ import math
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.stats import beta
 from torch import Tensor
 
 # %% ../nbs/05_metrics.ipynb #band
@@ -27,6 +26,8 @@ def coverage(
     level: float = 0.682689492,  # confidence level of the error on the coverage
 ) -> tuple[float, float, float]:
     "Fraction of intervals that contain the truth, with its exact binomial interval (Clopper-Pearson)."
+    from scipy.stats import beta
+
     n, k = len(contains), int(contains.sum())
     if n == 0:
         raise ValueError("coverage needs at least one toy")

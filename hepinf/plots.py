@@ -9,10 +9,8 @@ __all__ = ['GREEN', 'YELLOW', 'PETROFF', 'STYLE', 'LEVELS', 'use_style', 'to_arr
 # %% ../nbs/35_plots.ipynb #imports
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from .checks import nearest
@@ -41,6 +39,8 @@ STYLE = {
 
 def use_style() -> None:
     "Set matplotlib's defaults to the style of the field for the rest of the session."
+    import matplotlib.pyplot as plt
+
     plt.rcParams.update(STYLE)
 
 # %% ../nbs/35_plots.ipynb #array
@@ -75,8 +75,10 @@ def plot_templates(
     signal: ArrayLike,  # (bins,) expected events
     background: ArrayLike,  # (bins,)
     variations: dict[str, tuple[ArrayLike, ArrayLike]],  # label -> background (down, up), each (bins,)
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "Signal and background per bin, by signal fraction, above the change of the background under each variation."
+    import matplotlib.pyplot as plt
+
     signal = to_array(signal, "signal", (None,))
     background = to_array(background, "background", signal.shape)
     order = np.argsort(signal / np.maximum(signal + background, 1e-300))
@@ -108,7 +110,9 @@ def plot_templates(
     return fig
 
 # %% ../nbs/35_plots.ipynb #curves
-def plot_curves(ax: Axes, curves: ArrayLike, label: str = "", levels: dict[str, float] | None = None, **style) -> None:
+def plot_curves(
+    ax: "matplotlib.axes.Axes", curves: ArrayLike, label: str = "", levels: dict[str, float] | None = None, **style
+) -> None:
     "One line per run, `curves` (epochs, runs), against the epoch; `levels` are labelled horizontal lines."
     curves = to_array(curves, label or "curves", (None, None), finite=False)  # a run that diverged leaves a gap
     for run in range(curves.shape[1]):
@@ -135,7 +139,7 @@ LEVELS = {"68 %": 1.0, "95 %": 3.84}
 
 
 def plot_profile(
-    ax: Axes,
+    ax: "matplotlib.axes.Axes",
     values: ArrayLike,  # (points,) of the parameter, increasing
     profiles: dict[str, ArrayLike],  # label -> -2 delta log L (points,)
     parabolas: dict[str, tuple[float, float]] | None = None,  # label -> (centre, standard deviation)
@@ -219,8 +223,10 @@ def plot_limits(
     cls_expected: ArrayLike,  # (5, points) at -2, -1, 0, 1, 2 sigma
     level: float = 0.95,  # confidence level of the limits
     poi: str = "mu",  # name of the parameter of interest, with its unit
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "CLs against the parameter of interest, with the expected bands and the upper limits."
+    import matplotlib.pyplot as plt
+
     mu = to_array(mu, "mu", (None,))
     expected = _read_cls("cls_expected", cls_expected, (5, len(mu)))
     observed = None if cls_observed is None else _read_cls("cls_observed", cls_observed, mu.shape)
@@ -263,8 +269,10 @@ def plot_published(
     published: Sequence[Sequence[tuple[float, float, float] | None]],  # [row][column] -> value, low, high
     limits: Sequence[float] | None = None,  # one per column
     xlabel: str = "",
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "One panel per column: published and reproduced value of every row, with intervals."
+    import matplotlib.pyplot as plt
+
     fig, axes = plt.subplots(
         1, len(columns), figsize=(2.3 * len(columns) + 1, 0.38 * len(rows) + 1.1), sharey=True, squeeze=False
     )

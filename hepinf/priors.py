@@ -14,7 +14,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 from torch.special import ndtri
 
@@ -158,6 +157,8 @@ class Bounded:
 
     @property
     def _mass(self) -> float:
+        from scipy import stats
+
         return float(stats.norm.cdf(self.high, self.mean, self.sd) - stats.norm.cdf(self.low, self.mean, self.sd))
 
     @property
@@ -181,6 +182,8 @@ Prior = Normal | Gamma | LogNormal | Bounded
 @lru_cache(maxsize=1024)
 def _gamma_table(shape: float) -> Tensor:
     "log x, and its slope times the distance of the nodes, on the grid; for a scale of 1."
+    from scipy import stats
+
     z, gamma = GRID.numpy(), stats.gamma(shape)
     low = z < 0
     x = np.where(low, gamma.ppf(stats.norm.cdf(z)), gamma.isf(stats.norm.sf(z)))
@@ -217,6 +220,8 @@ class Whitening:
 
     @staticmethod
     def _numbers(prior: Prior) -> tuple[float, ...]:
+        from scipy import stats
+
         if isinstance(prior, Normal):
             return (prior.mean, prior.sd)
         if isinstance(prior, LogNormal):

@@ -9,13 +9,8 @@ __all__ = ['plot_pulls', 'plot_impacts', 'plot_correlation', 'plot_corner']
 from collections import Counter
 from collections.abc import Sequence
 
-import corner
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
 from numpy.typing import ArrayLike
 
 from .checks import nearest
@@ -39,8 +34,10 @@ def _per_parameter(values: ArrayLike, what: str, names: list[str], ignored: np.n
     return to_array(np.where(ignored, 0.0, array), what, array.shape, names)
 
 
-def _name_rows(ax: Axes, labels: list[str]) -> None:
+def _name_rows(ax: "matplotlib.axes.Axes", labels: list[str]) -> None:
     "Row `k` of the figure, at height `-k`, is named; the horizontal axis is that of pulls."
+    from matplotlib.ticker import NullLocator
+
     ax.set_yticks(-np.arange(len(labels)), labels, fontsize=8)
     ax.set(xlabel=r"$(\hat\theta-\theta_0)\,/\,\Delta\theta$", ylim=(0.5 - len(labels), 0.5))
     ax.yaxis.set_minor_locator(NullLocator())
@@ -60,8 +57,10 @@ def plot_pulls(
     widths: ArrayLike | None = None,  # (parameters,) pre-fit standard deviations; None: 1
     free: Sequence[str] = (),  # parameters without constraint
     most: int | None = None,  # show only so many constrained parameters, the strongest first
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "Pull and relative post-fit error of every constrained parameter over 1 and 2 sigma bands; values of the free ones."
+    import matplotlib.pyplot as plt
+
     names = _unique(names, free)
     is_free = np.isin(names, list(free))
     values, errors = _per_parameter(values, "values", names), _per_parameter(errors, "errors", names)
@@ -106,8 +105,10 @@ def plot_impacts(
     poi: str = "mu",  # name of the parameter of interest, with its unit
     most: int = 20,  # how many are shown
     free: Sequence[str] = (),  # parameters without constraint
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "Ranking of the parameters by their largest post-fit impact on the parameter of interest."
+    import matplotlib.pyplot as plt
+
     names = _unique(names, free)
     if poi in names:
         raise ValueError(f"names: {poi!r} is the parameter of interest and has no impact on itself; leave it out")
@@ -147,8 +148,10 @@ def plot_correlation(
     names: Sequence[str],
     matrix: ArrayLike,  # (parameters, parameters) of correlations
     threshold: float = 0.2,  # on |rho| with some other parameter
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "Correlation matrix of the parameters that have a correlation above the threshold; numbers for up to 15 of them."
+    import matplotlib.pyplot as plt
+
     names = _unique(names)
     rho = to_array(matrix, "matrix", (len(names), len(names)), names)
     bad = np.argwhere((np.abs(rho - rho.T) > 1e-6) | (np.abs(rho) > 1 + 1e-6) | (np.eye(len(rho)) * (rho - 1) < -1e-6))
@@ -182,8 +185,12 @@ def plot_corner(
     samples: dict[str, ArrayLike],  # label -> (draws, parameters)
     names: Sequence[str],  # of the parameters, with their units
     lines: dict[str, ArrayLike] | None = None,  # label -> (parameters,), such as the truth or the best fit
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "One- and two-dimensional densities of every set of draws; the contours hold 68 % and 95 % of them."
+    import corner
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+
     names = _unique(names)
     lines = {label: to_array(x, f"line {label!r}", (len(names),), names) for label, x in (lines or {}).items()}
     sets = {label: to_array(x, f"samples {label!r}", (None, len(names)), names) for label, x in samples.items()}

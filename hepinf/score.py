@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import minimize
 from torch import Tensor
 
 from .checks import require_finite
@@ -142,6 +141,8 @@ def best_partition(
     poi: int = 0,  # position of the parameter of interest
 ) -> Partition:
     "The best `bins` intervals of the (unbinned) efficient score of one parameter, by integration of known densities."
+    from scipy.optimize import minimize
+
     weight, constraint = density * volume, torch.diag(prior)
     safe = density.clamp_min(torch.finfo(density.dtype).tiny)
     u = efficient_direction((derivatives * (volume / safe)) @ derivatives.mT + constraint, poi)

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonpatch
-
 from .checks import nearest
 
 # %% ../nbs/06_workspace.ipynb #primitives
@@ -97,6 +95,8 @@ def digest(workspace: Mapping, algorithm: str = "sha256") -> str:
 def apply_patch(workspace: dict, patch: Any) -> dict:
     """The patched workspace. `patch` is a list of JSON Patch operations, a path to one, or `(patchset, name)`:
     a patchset (path or object) with the name of one of its patches."""
+    import jsonpatch
+
     if isinstance(patch, tuple):
         if len(patch) != 2:
             raise ValueError(f"patch: (patchset, name) is needed, not {len(patch)} items")

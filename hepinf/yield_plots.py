@@ -9,15 +9,9 @@ __all__ = ['garwood', 'plot_yields']
 from collections import Counter
 from dataclasses import dataclass, field
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
-from scipy.stats import chi2
 
 from .checks import nearest
 from .plots import PETROFF, to_array
@@ -28,6 +22,8 @@ def garwood(
     level: float = 0.682689492,  # confidence level
 ) -> tuple[np.ndarray, np.ndarray]:
     "Lower and upper ends of the exact central interval of a Poisson mean, for every count (Garwood 1936)."
+    from scipy.stats import chi2
+
     counts = to_array(counts, "counts", (None,), finite=False)  # NaN gives NaN
     if (counts < 0).any() or not 0 < level < 1:
         raise ValueError(f"counts must not be negative and level={level} lie between 0 and 1, got {counts.tolist()}")
@@ -96,8 +92,12 @@ def _join_small_samples(panels: list[_Panel]) -> list[str]:
     return [rest, *(sample for sample in sizes if sample in kept)]
 
 # %% ../nbs/37_yield_plots.ipynb #panel
-def _draw_panel(upper: Axes, lower: Axes, panel: _Panel, colours: dict[str, str], log: bool) -> None:
+def _draw_panel(
+    upper: "matplotlib.axes.Axes", lower: "matplotlib.axes.Axes", panel: _Panel, colours: dict[str, str], log: bool
+) -> None:
     "Stack, band and data above; their ratio to the sum of the stack below."
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
     edges = np.arange(len(panel.band) + 1) + 0.5 if panel.edges is None else panel.edges
     centre, total = (edges[1:] + edges[:-1]) / 2, np.zeros(len(panel.band))
     for sample, colour in colours.items():
@@ -137,8 +137,12 @@ def plot_yields(
     edges: dict[str, ArrayLike] | None = None,  # channel -> (bins + 1,); left out: bins are numbered
     xlabels: dict[str, str] | None = None,  # channel -> what is binned, with its unit
     log: bool = False,  # logarithmic scale for the events
-) -> Figure:
+) -> "matplotlib.figure.Figure":
     "Per channel: stacked samples with the band of their total and the data, and below them the ratio to the model."
+    import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     data, edges, xlabels = data or {}, edges or {}, xlabels or {}
     for what, given in (("bands", bands), ("data", data), ("edges", edges), ("xlabels", xlabels)):
         for channel in given:

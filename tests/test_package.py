@@ -105,3 +105,48 @@ def test_every_direct_requirement_is_pinned_for_the_reference_runs():
     pinned = {line.partition("==")[0].lower() for line in lines if "==" in line and not line.startswith("#")}
     assert names <= pinned, names - pinned
     assert not [line for line in lines if "+" in line], "a local version such as +cpu exists in no package index"
+
+
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+import hepinf
+names = [m.name for m in pkgutil.walk_packages(hepinf.__path__, "hepinf.") if not m.ispkg and m.name != "hepinf._modidx"]
+for name in names:
+    importlib.import_module(name)
+print(len(names), *sorted({m.partition(".")[0] for m in sys.modules} - set(sys.stdlib_module_names)))
+"""
+
+
+def test_imports_are_light_and_need_no_extra():
+    """Of what is installed, only what torch and the requirements load at once: scipy.stats alone takes as long as torch
+    does, half of it, and figures as long again. None of the extras is needed.
+    """
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini")
+    extras = " ".join(value for key, value in config["DEFAULT"].items() if key.endswith("_requirements"))
+    absent = {re.split(r"[=<>~]", entry)[0].replace("-", "_") for entry in extras.split()} | {
+        "yaml",
+        "IPython",
+        "pythia8",
+    }
+    block = f"import sys\nfor name in {sorted(absent)}:\n    sys.modules[name] = None\n"
+    number, *loaded = call(sys.executable, "-c", block + EVERY_MODULE, cwd=ROOT).split()
+    assert int(number) > 60
+    assert not {"scipy", "FrEIA", "corner", "pandas", "jsonpatch", "pooch"} & set(loaded), loaded
+
+
+def test_the_version_is_one_number():
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini")
+    version = config["DEFAULT"]["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+    assert call(sys.executable, "-c", "import hepinf; print(hepinf.__version__)", cwd=ROOT).strip() == version
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    recipe = (ROOT / "recipe" / "meta.yaml").read_text()
+    assert f'{{% set version = "{version}" %}}' in recipe
+    wanted = {name.lower() for name in config["DEFAULT"]["requirements"].replace(">=", " >=").split()}
+    other = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # names that conda has for them
+    run = recipe.partition("  run:\n")[2].partition("\n\n")[0]
+    entries = [line.removeprefix("    - ") for line in run.splitlines()]
+    assert {other.get(word, word) for entry in entries[1:] for word in entry.split()} == wanted
+    assert entries[0] == f"python >={config['DEFAULT']['min_python']}"
