@@ -77,7 +77,7 @@ def literal(text: str) -> Any:
 def matched(name: str, value: Any, default: Any) -> Any:
     "`value` in the type of the parameter's `default`; UsageError when it cannot be."
     if type(default) is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 10**300 else math.inf
     if isinstance(default, list) and isinstance(value, list):
         kinds = {type(item) for item in default}
         return [matched(f"{name}[{i}]", v, default[0]) if len(kinds) == 1 else v for i, v in enumerate(value)]

@@ -307,6 +307,6 @@ def restore(tensors: dict[str, Tensor], card: dict[str, Any]) -> Flow:
         flow = FAMILIES[family](**options, lower=tensors["frame.lower"], upper=tensors["frame.upper"])
         flow.core.to(getattr(torch, card["dtype"]))
         flow.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (KeyError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
         raise ValueError(f"the card does not describe these weights: {error}") from None
     return flow

@@ -71,6 +71,7 @@ def membership(
         raise ValueError(nearest("gradient", gradient, GRADIENTS))
     if outside not in ("drop", "keep"):
         raise ValueError(nearest("rule for events outside the range", outside, ("drop", "keep")))
+    values = values if values.is_floating_point() else values.double()
     edges = edges.detach().double().to(values.device)
     if bandwidth is None:
         width = (edges[-1] - edges[0]) / (2 * (len(edges) - 1))
@@ -126,16 +127,21 @@ def histogram(
     outside: str = "drop",  # events beyond the outer edges: "drop", or "keep" them in the edge bins
 ) -> Float[Tensor, "columns bins"]:
     "Weighted counts per bin, float64, with the chosen gradient; raises `ValueError` on NaN events and bad edges."
-    if bandwidth is not None and not (math.isfinite(bandwidth) and bandwidth > 0):
-        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
+    for name, x in (("values", values), ("edges", edges)):
+        if x.dim() != 1:
+            raise ValueError(f"{name}: a single row of numbers is needed, not a tensor of shape {tuple(x.shape)}")
     require_finite(edges, "edges", axis="edge")
     if len(edges) < 2 or not bool((edges.diff() > 0).all()):
         raise ValueError(f"edges must increase and make at least one bin, got {edges.tolist()}")
+    if bandwidth is not None and not 1e-7 * float(edges[-1] - edges[0]) < bandwidth < math.inf:
+        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
     require_finite(values, "values")
     if weights is None:
         weights = torch.ones_like(values)
     weights = weights[:, None] if weights.dim() == 1 else weights
-    if len(weights) != len(values):
-        raise ValueError(f"{len(weights)} rows of weights for {len(values)} events")
+    if weights.dim() != 2 or len(weights) != len(values):
+        raise ValueError(
+            f"{len(weights)} rows of weights for {len(values)} events, their shape is {tuple(weights.shape)}"
+        )
     require_finite(weights, "weights")
     return fill(membership(values, edges, gradient, bandwidth, outside), weights)

@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -224,6 +225,8 @@ def read_result(path: str | Path) -> dict[str, Any]:
                 kind = (int, float, type(None)) if field in NUMBERS else str
                 if field not in entry or not isinstance(entry[field], kind):
                     raise ValueError(f"result '{name}': '{field}' is missing or of the wrong type")
+                if field in NUMBERS and entry[field] is not None and not abs(entry[field]) <= sys.float_info.max:
+                    raise ValueError(f"result '{name}': '{field}' is no finite number")
             if entry["value"] is None and not entry.get("reason"):
                 raise ValueError(f"result '{name}' has neither a value nor a reason")
     except (OSError, ValueError, AttributeError) as error:

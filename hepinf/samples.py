@@ -69,7 +69,7 @@ class Simulation:
                     columns[f"{where}, weights"] = shift.weights
         for where, values in columns.items():
             if values.shape != (n,):
-                raise ValueError(f"{where}: {len(values)} entries for {n} events")
+                raise ValueError(f"{where}: numbers of shape {tuple(values.shape)} for {n} events")
             require_finite(values, where)
         bad = (self.labels < 0) | (self.labels >= len(self.processes))
         if bool(bad.any()):
@@ -90,17 +90,26 @@ class Simulation:
     ) -> "Simulation":
         "From plain arrays; each side of a variation is weights (n,), shifted events (n, features), or a pair of both."
 
-        def tensor(values: Any, dtype: torch.dtype) -> Tensor:
-            return torch.as_tensor(values).to(dtype)
+        def tensor(values: Any, dtype: torch.dtype, where: str) -> Tensor:
+            try:
+                return torch.as_tensor(values).to(dtype)
+            except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+                raise ValueError(f"{where}: a table of numbers is needed, not {values!r:.60} ({error})") from None
 
-        def shift(side: Any) -> Shift:
-            if isinstance(side, tuple):
-                return Shift(tensor(side[0], torch.float32), tensor(side[1], torch.float64))
-            return side if isinstance(side, Shift) else Shift(tensor(side, torch.float32))
+        def shift(side: Any, where: str) -> Shift:
+            if isinstance(side, tuple) and len(side) == 2:
+                return Shift(tensor(side[0], torch.float32, where), tensor(side[1], torch.float64, where))
+            return side if isinstance(side, Shift) else Shift(tensor(side, torch.float32, where))
 
-        events = tensor(events, torch.float32)
-        if labels is None or len(labels) != len(events):
+        events = tensor(events, torch.float32, "events")
+        if events.dim() != 2:
+            raise ValueError(f"events must be a table (events, features), not of shape {tuple(events.shape)}")
+        if isinstance(labels, str) or not hasattr(labels, "__len__") or len(labels) != len(events):
             raise ValueError(f"labels: one process name per event is needed, {len(events)} in all")
+        if isinstance(features, str) or not isinstance(features, Sequence):
+            raise ValueError(f"features: a list of names is needed, not {features!r:.60}")
+        if variations is not None and not isinstance(variations, Mapping):
+            raise ValueError(f"variations: a dictionary, name: (down, up), is needed, not {variations!r:.60}")
         names = [str(name) for name in labels]
         processes = tuple(dict.fromkeys(names))
         position = {name: c for c, name in enumerate(processes)}
@@ -108,13 +117,19 @@ class Simulation:
         for name, sides in (variations or {}).items():
             if not isinstance(sides, tuple | list) or len(sides) != 2:
                 raise ValueError(f"variation {name!r}: a pair (down, up) is needed")
-            if all(not isinstance(side, tuple | Shift) and torch.as_tensor(side).dim() == 1 for side in sides):
-                by_weight[name] = tuple(tensor(side, torch.float64) for side in sides)
+            where = f"variation {name!r}"
+            if any(isinstance(side, tuple | Shift) for side in sides):
+                by_shift[name] = tuple(shift(side, where) for side in sides)
+                continue
+            pair = tuple(tensor(side, torch.float64, where) for side in sides)
+            if all(side.dim() == 1 for side in pair):
+                by_weight[name] = pair
             else:
-                by_shift[name] = tuple(shift(side) for side in sides)
+                by_shift[name] = tuple(shift(side, where) for side in sides)
         weights = torch.ones(len(events)) if weights is None else weights
-        index = torch.tensor([position[name] for name in names], device=events.device)
-        return cls(events, index, tensor(weights, torch.float64), processes, tuple(features), by_weight, by_shift)
+        index = torch.tensor([position[name] for name in names], dtype=torch.int64, device=events.device)
+        weights = tensor(weights, torch.float64, "weights")
+        return cls(events, index, weights, processes, tuple(map(str, features)), by_weight, by_shift)
 
     @property
     def nuisances(self) -> tuple[str, ...]:

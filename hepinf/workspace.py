@@ -9,7 +9,6 @@ __all__ = ['MODIFIERS', 'SETTINGS', 'read_json', 'digest', 'apply_patch', 'check
 import copy
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,13 +39,9 @@ def _number(where: str, value: Any) -> float:
     "A finite number."
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where}: a number is needed, not {value!r:.60}")
-    try:
-        value = float(value)
-    except OverflowError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: a finite number is needed, not {value}")
-    return value
+    if not abs(value) < 1e100:  # beyond that logarithms of factorials are infinite, and differences of them nothing
+        raise ValueError(f"{where}: a finite number is needed, not {value!r:.60}")
+    return float(value)
 
 
 def _numbers(where: str, value: Any, length: int | None = None, positive: str = "") -> list[float]:
@@ -165,8 +160,8 @@ def _check_modifier(where: str, modifier: Any, bins: int) -> None:
             _numbers(f"{where}, {side}", data[side], bins)
     elif kind == "normsys":
         for side in _table(where, data, ("lo", "hi")):
-            if not _number(f"{where}, {side}", data[side]) > 0:
-                raise ValueError(f"{where}: the factor '{side}' must be positive, not {data[side]}")
+            if not 1e-50 < _number(f"{where}, {side}", data[side]) < 1e50:  # the interpolation takes its sixth power
+                raise ValueError(f"{where}: the factor '{side}' must be positive and finite, not {data[side]}")
     elif kind in ("shapesys", "staterror"):
         _numbers(where, data, bins, "uncertainty")
     elif data is not None:

@@ -199,7 +199,7 @@ def load(path: str | Path) -> Events:
             stored = {name: table[name].to_numpy() for name in table.column_names}
         else:
             stored = _hdf5(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path.name}: cannot be read ({error})") from None
     if "mJJ_TeV" in stored:
         return _from_tev(stored, path.name)
