@@ -101,7 +101,7 @@ def run_point(folder: Path, device: str = "cpu") -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    "`python -m hepinf.point FOLDER [GPUS]`: run the point in FOLDER, on one of GPUS if there are any."
+    "Run the point in a folder, on one of so many GPUs if there are any: `main([FOLDER, GPUS])`; the exit status."
     folder, gpus = ([*(argv or sys.argv[1:]), "0"])[:2]
     end_with_parent()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -114,7 +114,3 @@ def main(argv: list[str] | None = None) -> int:
             write_text(place / "error.txt", f"{error}\n")
             return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

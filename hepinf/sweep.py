@@ -266,8 +266,8 @@ def run_sweep(
     gpus: int = 0,
     profile: str = "local",
     extra: Sequence[str] = (),
-) -> Path:
-    """Run all points of a sweep that have no result yet; the folder of the sweep is returned.
+) -> Path | None:
+    """Run all points of a sweep that have no result yet; the folder of the sweep is returned, None after a dry run.
 
     spec: a YAML file, or the name of a sweep that comes with the papers; output: the folder, by default `runs/NAME.sweep`;
     cores, gpus: at most so many at a time (cores: all, gpus: none); profile: where to run; extra: for Snakemake.
@@ -311,4 +311,4 @@ def run_sweep(
         raise RunError("\n".join(lines))
     if status:
         raise RunError(f"Snakemake ended with status {status}; its log is in {folder / '.snakemake' / 'log'}")
-    return folder
+    return None if dry else folder
