@@ -265,7 +265,7 @@ def figure(table: Table) -> Any:
 
 # %% ../nbs/71_report.ipynb #compare
 def significance(a: Sequence[float], b: Sequence[float]) -> float | None:
-    "Significance of the difference of two means by Welch's t-test, in Gaussian sigma with its sign; None without spread."
+    "Significance of the difference of two means by Welch's t-test, in signed Gaussian sigma; None without a spread."
     from scipy import stats
 
     if min(len(a), len(b)) < 2 or np.ptp(a) + np.ptp(b) == 0:

@@ -17,6 +17,7 @@ import time
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import hepinf
 from .checks import nearest
 from .experiment import RunError, matched, need_run_extra
 from .point import content, locked
-from .record import UsageError, find, papers_folder, parameters_of, read_result, write_json
+from .record import UsageError, find, papers_folder, parameters_of, write_json
 
 # %% ../nbs/70_sweep.ipynb #spec
 KEYS = {"notebook": str, "scale": str, "fixed": dict, "grid": dict, "seeds": (int, list)}
@@ -32,7 +33,7 @@ KEYS = {"notebook": str, "scale": str, "fixed": dict, "grid": dict, "seeds": (in
 
 @dataclass(frozen=True)
 class Sweep:
-    "A checked sweep: the `paper`, its `scale`, the values of all its parameters, and what varies: a list of values each."
+    "A checked sweep: the `paper`, its `scale`, what every point depends on, and the lists of values that are `varied`."
 
     paper: str
     scale: str
@@ -250,12 +251,17 @@ def need_sweep_extra() -> None:
 
 
 def profile_of(name: str) -> list[str]:
-    "Snakemake's arguments for a profile that comes with hepinf, or the user's own; UsageError naming the nearest one."
+    """Snakemake's arguments for a profile that comes with hepinf, or for the user's own folder.
+
+    Raises UsageError naming the nearest one, RunError if Snakemake lacks the plugin for it.
+    """
     if name == "local":
         return []
     shipped = {path.parent.name: path.parent for path in sorted(WORKFLOW.glob("profiles/*/config.yaml"))}
     if name not in shipped and not (Path(name) / "config.yaml").is_file():
         raise UsageError(nearest("profile", name, ["local", *shipped]))
+    if name in shipped and not find_spec(f"snakemake_executor_plugin_{name}"):
+        raise RunError(f"the profile {name} needs Snakemake's plugin: pip install snakemake-executor-plugin-{name}")
     return ["--workflow-profile", str(shipped.get(name) or Path(name).resolve())]
 
 
@@ -269,8 +275,8 @@ def run_sweep(
 ) -> Path | None:
     """Run all points of a sweep that have no result yet; the folder of the sweep is returned, None after a dry run.
 
-    spec: a YAML file, or the name of a sweep that comes with the papers; output: the folder, by default `runs/NAME.sweep`;
-    cores, gpus: at most so many at a time (cores: all, gpus: none); profile: where to run; extra: for Snakemake.
+    spec: a YAML file, or the name of a sweep that comes with the papers; output: by default `runs/NAME.sweep`;
+    cores, gpus: at most so many at a time (default: all cores, no GPU); profile: where to run; extra: for Snakemake.
     Raises UsageError before anything is written, RunError if a run failed or another sweep is running there.
     """
     path = find_sweep(spec)

@@ -1,7 +1,5 @@
 """Sweeps and reports: what is refused, what is resumed, what is run again, and what is said about it all."""
 
-import csv
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +12,6 @@ import yaml
 
 from hepinf.cli import main
 from hepinf.experiment import papers
-from hepinf.point import one_gpu
 from hepinf.record import papers_folder, read_result
 from hepinf.sweep import find_sweep, points, read_sweep
 
@@ -37,7 +34,7 @@ record |= dict(environment=environment, results=[entry], figures=[])
 with open(output + "/result.json", "w") as file:
     json.dump(record, file)
 with open(os.environ["RUNS"], "a") as file:
-    print(rate, seed, os.environ["OMP_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES", "-"), os.getcwd(), file=file)
+    print(rate, seed, os.environ["OMP_NUM_THREADS"], device, os.getcwd(), file=file)
 """
 PARAMETERS = """\
 scale = "smoke"  # smoke or laptop
@@ -170,7 +167,7 @@ def test_a_sweep_runs_once_and_then_only_what_changed(light, tmp_path, monkeypat
     done = hepinf("sweep", name, "--cores", "4")
     assert done.returncode == 0 and "all points are done" in done.stdout and "Traceback" not in done.stderr
     here = str(Path.cwd())
-    assert runs(tmp_path) == [[r, s, "1", "-", here] for r in ("0.001", "1.0") for s in "12"]
+    assert runs(tmp_path) == [[r, s, "1", "cpu", here] for r in ("0.001", "1.0") for s in "12"]
     folder = Path("runs/s.sweep")
     log = (folder / "sweep.log").read_text()
     assert "4 points, 4 to run" in log and "4 of 4, rate-" in log and " left" in log
@@ -187,7 +184,7 @@ def test_a_sweep_runs_once_and_then_only_what_changed(light, tmp_path, monkeypat
     light.with_suffix(".laptop.yaml").write_text("# cost: nothing\nscale: laptop\nrate: 3\n")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert hepinf("sweep", spec(grid={"rate": [0.001, 2.0, 1.0]}, seeds=[1]), "--cores", "2").returncode == 0
-    assert [run[:3] for run in runs(tmp_path)] == [["2.0", "1", "2"]], "prose, other scales and known points cost nothing"
+    assert [run[:3] for run in runs(tmp_path)] == [["2.0", "1", "2"]], "prose and other scales cost nothing"
 
     light.with_suffix(".smoke.yaml").write_text("# cost: nothing\nscale: smoke\nlabel: b\n")
     assert hepinf("sweep", spec(grid={"rate": [2.0, 3.0]}, seeds=[1]), "--cores", "4").returncode == 0
