@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'WORKFLOW', 'ALWAYS', 'Sweep', 'find_sweep', 'read_sweep', 'checked', 'point_name', 'points', 'plan', 'span',
-           'reason', 'Progress', 'snakemake', 'need_sweep_extra', 'profile_of', 'run_sweep']
+           'Progress', 'snakemake', 'need_sweep_extra', 'profile_of', 'run_sweep']
 
 # %% ../nbs/70_sweep.ipynb #imports
 import hashlib
@@ -24,7 +24,7 @@ from typing import Any
 import hepinf
 from .checks import nearest
 from .experiment import RunError, matched, need_run_extra
-from .point import content, locked
+from .point import content, locked, reason
 from .record import UsageError, find, papers_folder, parameters_of, write_json
 
 # %% ../nbs/70_sweep.ipynb #spec
@@ -159,15 +159,6 @@ def span(seconds: float) -> str:
     )
 
 
-def reason(place: Path) -> str:
-    "Why the point in that folder has no result: the error in a line, from what its run left behind."
-    try:
-        lines = [line.strip() for line in (place / "error.txt").read_text(encoding="utf-8").splitlines()]
-    except OSError:
-        return "its process ended without a word; most often it was killed, for memory or time"
-    return next((line for line in reversed(lines[:-1]) if line), lines[0]) if len(lines) > 1 else lines[0]
-
-
 class Progress:
     "What a sweep says while it runs: one line per finished run, on the error stream and in `sweep.log`."
 
@@ -287,6 +278,13 @@ def run_sweep(
     for name, count, least in (("cores", cores, 1), ("gpus", gpus, 0)):
         if count is not None and count < least:
             raise UsageError(f"--{name} takes a number from {least} on, not {count}")
+    if gpus and profile == "local":
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            raise UsageError(
+                f"--gpus {gpus}, but torch sees {torch.cuda.device_count()} here; for a batch system name its --profile"
+            )
     dry = bool({"-n", "--dry-run", "--dryrun"} & set(extra))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -308,12 +306,10 @@ def run_sweep(
         raise RunError(f"cannot write to {folder}: {error.strerror}") from None
     undone = [name for name in points(sweep) if not (folder / "points" / name / "result.json").exists()]
     if not dry and undone:
-        failed = [name for name in undone if (folder / "points" / name / "error.txt").exists()]
+        failed = [name for name in undone if (folder / "points" / name / "notebook.ipynb").exists()]
         lines = [f"{len(undone)} of {len(points(sweep))} points have no result; the same command takes them up again"]
-        lines += [
-            f"    {name}: {reason(folder / 'points' / name)}\n        {folder / 'points' / name / 'notebook.ipynb'}"
-            for name in failed
-        ]
+        for place in (folder / "points" / name for name in failed):
+            lines += [f"    {place.name}: {reason(place)}", f"        {place / 'notebook.ipynb'}"]
         raise RunError("\n".join(lines))
     if status:
         raise RunError(f"Snakemake ended with status {status}; its log is in {folder / '.snakemake' / 'log'}")

@@ -1,5 +1,6 @@
 """Sweeps and reports: what is refused, what is resumed, what is run again, and what is said about it all."""
 
+import json
 import os
 import signal
 import subprocess
@@ -197,7 +198,11 @@ def test_a_sweep_runs_once_and_then_only_what_changed(light, tmp_path, monkeypat
 
     # The folders of points that are in the plan no more are named, and are in no table.
     said = hepinf("report", str(folder)).stdout
-    assert "2.050" in said and "rate-3.0_seed-1 is not in the plan" in said and said.count("| table1/sigma") == 1
+    assert (
+        "2.050" in said
+        and "rate-3.0_seed-1 is not in the plan of its sweep" in said
+        and said.count("| table1/sigma") == 1
+    )
 
 
 def test_a_failing_run_is_named_and_costs_no_other(light, tmp_path):
@@ -211,7 +216,7 @@ def test_a_failing_run_is_named_and_costs_no_other(light, tmp_path):
     assert "seed-2, FAILED: ValueError: 3 bins are empty" in Path("out/sweep.log").read_text()
 
     said = hepinf("report", "out").stdout
-    assert "1 points have no result" in said and "out/points/seed-2" in said
+    assert "1 points have no result" in said and "out/points/seed-2: ValueError: 3 bins are empty" in said
     light.write_text(light.read_text().replace("if fail and", "if False and"))
     assert hepinf("sweep", "s.yaml", "--cores", "3", "-o", "out").returncode == 0
     assert len(runs(tmp_path)) == 3 and not (place / "error.txt").exists()
@@ -261,3 +266,68 @@ def test_a_killed_sweep_resumes_and_two_never_share_a_folder(light, tmp_path):
     assert "4 points, 2 to run" in rerun.stderr
     assert [path.stat().st_mtime_ns for path in done] == before, "finished runs are untouched"
     assert len(runs(tmp_path)) == 2 and all((place / "result.json").exists() for place in half)
+
+
+def record(folder: str, value: float | None, seed: int = 1, **changes) -> None:
+    """Write the result of a run with one number to `folder`."""
+    entry = dict(name="table1/sigma", value=value, low=None, high=None, published=17.0, published_low=16.5)
+    entry |= dict(published_high=17.5, limit=14.0, unit="events", source="Table 1", reason="" if value else "diverged")
+    parameters = dict(seed=seed, rate=0.1, device="cpu") | changes
+    content = dict(schema=1, paper="light", scale="smoke", parameters=parameters, seed=seed, seconds=1.0, figures=[])
+    content |= dict(environment=dict(hepinf="1", torch="2", python="3", device="cpu", commit=None), results=[entry])
+    Path(folder).mkdir(parents=True)
+    (Path(folder) / "result.json").write_text(json.dumps(content))
+
+
+def test_a_report_takes_medians_over_seeds_and_survives_bad_files(light, capsys):
+    for seed, value in enumerate([15.0, 16.0, 17.0, 30.0, None], 1):
+        record(f"a/one/{seed}", value, seed)
+    record("a/two", 18.0, rate=0.2)
+    record("b/copy-of-two", 18.0, rate=0.2)
+    Path("a/foreign").mkdir()
+    Path("a/foreign/result.json").write_text('{"loss": 3}')
+    assert main(["report", "a", "b", "-o", "out"]) == 0
+    said = capsys.readouterr().out
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("|")
+    ]
+    assert lines[0][:5] == ["rate", "name", "published", "median [16 %, 84 %]", "limit"]
+    assert lines[2][3].startswith("16.50 [15.48, 23.76]") and lines[2][-2:] == ["5", "1 without a value: diverged"]
+    assert lines[3][:4] == ["0.2000", "table1/sigma", "17.00 [16.50, 17.50]", "18.00"], "one run has no interval"
+    assert "foreign/result.json is not a hepinf result" in said and "b/copy-of-two is the same run as a/two" in said
+    assert Path("out/report.md").read_text() == said
+    assert (
+        Path("out/report.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("light,smoke,0.1,table1/sigma,17.0,16.5,17.5,16.5,")
+    )
+    assert Path("out/light.smoke.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_campaigns_are_compared_number_by_number(light, capsys):
+    for seed, shift in enumerate([-0.2, 0.0, 0.2], 1):
+        record(f"a/{seed}", 16 + shift, seed)
+        record(f"b/{seed}", 18 + shift, seed, rate=0.3)
+    assert main(["report", "--compare", "a", "b", "-o", "out"]) == 0
+    said = capsys.readouterr().out
+    assert "A: rate 0.1000" in said and "B: rate 0.3000" in said and Path("out/report.md").read_text() == said
+    # Three seeds each: t = 2 / (0.2 sqrt(2/3)) = 12.2 with four degrees of freedom is 3.7 sigma, not 12.
+    assert "2.000 ± 0.1633" in said and "+3.7 σ" in said and "3 + 3" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ("", 2, "a report needs folders, or --compare and two of them"),
+        ("nowhere", 2, "there is no folder nowhere"),
+        ("--compare a nowhere", 2, "there is no folder nowhere"),
+        ("--compare a empty", 2, "the two campaigns have no paper in common"),
+        ("empty", 1, "no result.json was found"),
+    ],
+)
+def test_a_report_of_nothing_says_so(light, capsys, arguments, status, said):
+    record("a", 1.0)
+    Path("empty").mkdir()
+    assert main(["report", *arguments.split()]) == status
+    assert capsys.readouterr().err == f"hepinf: {said}\n"
