@@ -46,7 +46,10 @@ def write_checkpoint(
     tensors = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}  # one memory each
     facts = {"state": json.dumps(state), "configuration": json.dumps(configuration)}
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, facts | {"checksum": _checksum(tensors, facts)})
+    try:
+        save_file(tensors, part, facts | {"checksum": _checksum(tensors, facts)})
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from None
     with open(part, "rb") as file:
         os.fsync(file.fileno())
     os.replace(part, path)

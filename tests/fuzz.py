@@ -1,12 +1,14 @@
 """Inputs that nobody meant: each public door is given a good input with some of its values exchanged for odd ones.
 
 A door may accept what it gets or refuse it by `ValueError` (of which `UsageError` is one); anything else is a surprise.
+`python tests/fuzz.py FOLDER NUMBER SEED` prints as JSON what each door said.
 """
 
 import copy
 import json
 import math
 import random
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -300,3 +302,9 @@ def fuzz(folder: Path, n: int, seed: int = 1) -> dict[str, dict[str, Any]]:
         except Exception as error:
             told[name]["surprises"].append(f"case {k}: {type(error).__name__}: {error}"[:200])
     return told
+
+
+if __name__ == "__main__":
+    where, number, begin = sys.argv[1:]
+    torch.set_num_threads(1)
+    json.dump(fuzz(Path(where), int(number), int(begin)), sys.stdout)
