@@ -113,6 +113,9 @@ def main(argv: list[str] | None = None) -> int:
         except (RunError, UsageError, ValueError) as error:
             write_text(place / "error.txt", f"{error}\n")
             return 1
+        except KeyboardInterrupt:
+            write_text(place / "error.txt", "interrupted\n")
+            return 130
     return 0
 
 # %% ../nbs/72_point.ipynb #reason

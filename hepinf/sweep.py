@@ -197,8 +197,8 @@ class Progress:
             name = self.names.pop(record.job_id if event == "job_finished" else record.jobid, None)
             if name:
                 self.finished(name)
-        elif event == "error" and record.exception == "WorkflowError":  # a failed run has its own line
-            self.say(str(record.msg))
+        elif event == "error" and record.exception == "WorkflowError" and "At least one job" not in str(record.msg):
+            self.say(str(record.msg))  # failed runs have lines of their own
 
 # %% ../nbs/70_sweep.ipynb #snakemake
 WORKFLOW = Path(hepinf.__file__).resolve().parent / "workflow"
