@@ -7,7 +7,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 PAGES = "https://hepinf.github.io/hepinf/"  # where the site is published
-FILES = ("https://github.com/hepinf/hepinf/blob/main/", "https://github.com/hepinf/hepinf/tree/main/")
+FILES = re.compile("https://github.com/hepinf/hepinf/(?:blob|tree)/main/")
+NUMBER = re.compile(r"^\d+[a-z]?_")  # Quarto publishes 01_histogram.ipynb as histogram.html, smalldocs does not rename
 
 
 class Page(HTMLParser):
@@ -42,29 +43,38 @@ class Page(HTMLParser):
 def broken(site: Path, checkout: Path) -> list[str]:
     """One line for each thing of ours that a page of the site points to and that is not there."""
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
-    return [f"{path.relative_to(site)}: {what}" for path, page in pages.items() for what in _broken(path, page, pages, site, checkout)]
+    if not pages:
+        return [f"{site}: no pages"]
+    published = {NUMBER.sub("", path.relative_to(site.resolve()).as_posix()): path for path in pages}
+    found = [(path, what) for path in pages for what in _broken(path, pages, published, checkout)]
+    return [f"{path.relative_to(site.resolve())}: {what}" for path, what in found]
 
 
-def _broken(path: Path, page: Page, pages: dict[Path, Page], site: Path, checkout: Path) -> Iterator[str]:
+def _broken(path: Path, pages: dict[Path, Page], published: dict[str, Path], checkout: Path) -> Iterator[str]:
+    """What is wrong with one page."""
+    page = pages[path]
     if not page.title.strip() or not page.heading.strip():
         yield "it has no title"
     for link in dict.fromkeys(page.images):
         if not urlsplit(link).scheme and not (path.parent / unquote(urlsplit(link).path)).is_file():
             yield f"the image or script '{link}' is not there"
     for link in dict.fromkeys(page.links):
-        for base in FILES:
-            there = checkout / unquote(urlsplit(link.removeprefix(base)).path)
-            if link.startswith(base) and not there.exists():
+        parts = urlsplit(link)
+        if FILES.match(link):
+            if not (checkout / unquote(urlsplit(FILES.sub("", link)).path)).exists():
                 yield f"the link '{link}' leads to a file that the project does not have"
-        target = link.removeprefix(PAGES) if link.startswith(PAGES) else link
-        if urlsplit(target).scheme or target.startswith("//"):
             continue
-        base, parts = site if target != link else path.parent, urlsplit(target)
-        there = (base / unquote(parts.path)).resolve() if parts.path else site if target != link else path.resolve()
-        there = there / "index.html" if there.is_dir() else there
+        if link.startswith(PAGES):
+            name = unquote(parts.path).removeprefix(urlsplit(PAGES).path) or "index.html"
+            there = published.get(name, Path(name))
+        elif parts.scheme or parts.netloc:
+            continue
+        else:
+            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            there = there / "index.html" if there.is_dir() else there
         if not there.is_file():
             yield f"the link '{link}' leads nowhere"
-        elif there in pages and unquote(parts.fragment) not in pages[there].ids:
-            yield f"the link '{link}' leads to a place that its page does not have"
         elif there.suffix == ".ipynb":
             yield f"the link '{link}' leads to a notebook, not to its page"
+        elif there in pages and unquote(parts.fragment) not in pages[there].ids:
+            yield f"the link '{link}' leads to a place that its page does not have"
