@@ -55,8 +55,10 @@ def test_the_notebooks_are_clean(copy):
 def test_the_readme_is_the_index(copy, tmp_path):
     call("make", "-s", "readme", f"BIN={BIN}", f"OUT={tmp_path}", cwd=copy)
     assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "run make readme"
-    for image in re.findall(r"!\[.*?\]\((?!http)(.*?)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / image).is_file(), f"{image} is shown by the README but is not there"
+    for link in re.findall(r"\]\((?!http)(.*?)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), f"the README leads to {link}, which is not there"
+    images = sorted(path.relative_to(ROOT) for path in (ROOT / "nbs/images").iterdir())
+    assert filecmp.cmpfiles(copy, ROOT, images, shallow=False)[1:] == ([], []), "run make readme"
 
 
 def test_imports_point_downwards():
