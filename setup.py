@@ -9,8 +9,8 @@ config = ConfigParser(delimiters=["="])
 config.read("settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
 
-run, pyhf, sim, root, onnx, dev = (
-    cfg[f"{extra}_requirements"].split() for extra in ("run", "pyhf", "sim", "root", "onnx", "dev")
+run, sweep, pyhf, sim, root, onnx, dev = (
+    cfg[f"{extra}_requirements"].split() for extra in ("run", "sweep", "pyhf", "sim", "root", "onnx", "dev")
 )
 
 setup(
@@ -33,16 +33,21 @@ setup(
     install_requires=cfg["requirements"].split(),
     extras_require={
         "run": run,
+        "sweep": run + sweep,
         "pyhf": pyhf,
         "sim": sim,
         "root": root,
         "onnx": onnx,
-        "dev": run + pyhf + sim + root + onnx + dev,
+        "dev": run + sweep + pyhf + sim + root + onnx + dev,
     },
     # The paper notebooks live in nbs/ and travel in the wheel as hepinf/papers/.
     packages=find_packages(include=["hepinf", "hepinf.*"]) + ["hepinf.papers"],
     package_dir={"hepinf.papers": "nbs/papers"},
-    package_data={"hepinf": ["py.typed"], "hepinf.problems": ["data/*.npz"], "hepinf.papers": ["*.ipynb", "*.yaml"]},
+    package_data={
+        "hepinf": ["py.typed", "workflow/Snakefile", "workflow/profiles/*/config.yaml"],
+        "hepinf.problems": ["data/*.npz"],
+        "hepinf.papers": ["*.ipynb", "*.yaml"],
+    },
     include_package_data=False,
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),

@@ -76,6 +76,8 @@ def literal(text: str) -> Any:
 
 def matched(name: str, value: Any, default: Any) -> Any:
     "`value` in the type of the parameter's `default`; UsageError when it cannot be."
+    if isinstance(value, str) and not isinstance(default, str):
+        value = literal(value)
     if type(default) is float and type(value) is int:
         value = float(value)
     if isinstance(default, list) and isinstance(value, list):
@@ -107,8 +109,6 @@ def check(paper: str, scale: str = "smoke", parameters: dict[str, Any] | None = 
     for name, value in (parameters or {}).items():
         if name in ("scale", "output", "device"):
             raise UsageError(f"parameter '{name}' is set by the option --{name}")
-        if name in defaults and isinstance(value, str) and not isinstance(defaults[name], str):
-            value = literal(value)
         values[name] = value
     for name in values:
         if name not in defaults:
