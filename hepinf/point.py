@@ -97,7 +97,13 @@ def run_point(folder: Path, device: str = "cpu") -> None:
     if fingerprint(find(point["paper"])) != point["code"]:
         raise RunError(f"{point['paper']}.ipynb changed after the sweep was planned: start the sweep again")
     shutil.rmtree(folder / "figures", ignore_errors=True)
-    execute(point["paper"], point["scale"], point["parameters"], folder, device, progress=False)
+    for last in (False, False, True):
+        try:
+            execute(point["paper"], point["scale"], point["parameters"], folder, device, progress=False)
+            return
+        except RunError as error:
+            if last or "Kernel died before replying" not in str(error):
+                raise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,6 +119,9 @@ def main(argv: list[str] | None = None) -> int:
         except (RunError, UsageError, ValueError) as error:
             write_text(place / "error.txt", f"{error}\n")
             return 1
+        except KeyboardInterrupt:
+            write_text(place / "error.txt", "interrupted\n")
+            return 130
     return 0
 
 # %% ../nbs/72_point.ipynb #reason

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'WORKFLOW', 'ALWAYS', 'Sweep', 'find_sweep', 'read_sweep', 'checked', 'point_name', 'points', 'plan', 'span',
-           'Progress', 'snakemake', 'need_sweep_extra', 'profile_of', 'run_sweep']
+           'Progress', 'snakemake', 'need_sweep_extra', 'profile_of', 'unfinished', 'command_line', 'run_sweep']
 
 # %% ../nbs/70_sweep.ipynb #imports
 import hashlib
@@ -197,8 +197,8 @@ class Progress:
             name = self.names.pop(record.job_id if event == "job_finished" else record.jobid, None)
             if name:
                 self.finished(name)
-        elif event == "error" and record.exception == "WorkflowError":  # a failed run has its own line
-            self.say(str(record.msg))
+        elif event == "error" and record.exception == "WorkflowError" and "At least one job" not in str(record.msg):
+            self.say(str(record.msg))  # failed runs have lines of their own
 
 # %% ../nbs/70_sweep.ipynb #snakemake
 WORKFLOW = Path(hepinf.__file__).resolve().parent / "workflow"
@@ -256,6 +256,35 @@ def profile_of(name: str) -> list[str]:
     return ["--workflow-profile", str(shipped.get(name) or Path(name).resolve())]
 
 
+def unfinished(folder: Path, names: Sequence[str]) -> str:
+    "What to say about the points of a sweep that have no result, with the notebooks of those that ran; empty: none."
+    left = [folder / "points" / name for name in names if not (folder / "points" / name / "result.json").exists()]
+    lines = [f"{len(left)} of {len(names)} points have no result; the same command takes them up again"]
+    for place in left:
+        if (place / "notebook.ipynb").exists():
+            lines += [f"    {place.name}: {reason(place)}", f"        {place / 'notebook.ipynb'}"]
+    return "\n".join(lines) if left else ""
+
+
+def command_line(folder: Path, cores: int | None, gpus: int, profile: str) -> list[str]:
+    "Snakemake's arguments; UsageError for numbers or a profile that make no sense here."
+    for name, count, least in (("cores", cores, 1), ("gpus", gpus, 0)):
+        if count is not None and count < least:
+            raise UsageError(f"--{name} takes a number from {least} on, not {count}")
+    arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(folder)]
+    arguments += ["--configfile", str(folder / "sweep.json"), *profile_of(profile), *ALWAYS]
+    if cores or profile == "local":
+        arguments += ["--cores", str(cores or "all")]
+    if gpus and profile == "local":
+        import torch
+
+        if gpus > torch.cuda.device_count():
+            raise UsageError(
+                f"--gpus {gpus}, but torch sees {torch.cuda.device_count()} here; for a batch system name its --profile"
+            )
+    return arguments + (["--resources", f"gpu={gpus}"] if gpus else [])
+
+# %% ../nbs/70_sweep.ipynb #run-sweep
 def run_sweep(
     spec: str,
     output: str | Path | None = None,
@@ -272,45 +301,26 @@ def run_sweep(
     """
     path = find_sweep(spec)
     need_sweep_extra()
-    sweep, where = read_sweep(path), profile_of(profile)
+    sweep = read_sweep(path)
     stem = path.name.removesuffix(".yaml").removesuffix(".sweep")
     folder = (Path(output).expanduser() if output else Path("runs") / f"{stem}.sweep").resolve()
-    for name, count, least in (("cores", cores, 1), ("gpus", gpus, 0)):
-        if count is not None and count < least:
-            raise UsageError(f"--{name} takes a number from {least} on, not {count}")
-    if gpus and profile == "local":
-        import torch
-
-        if gpus > torch.cuda.device_count():
-            raise UsageError(
-                f"--gpus {gpus}, but torch sees {torch.cuda.device_count()} here; for a batch system name its --profile"
-            )
-    dry = bool({"-n", "--dry-run", "--dryrun"} & set(extra))
+    arguments = [*command_line(folder, cores, gpus, profile), *extra]
+    names, dry = list(points(sweep)), bool({"-n", "--dry-run", "--dryrun"} & set(extra))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "sweep.lock", wait=False) as mine:
-            if not mine:
-                raise RunError(f"a sweep is running in {folder}; wait for its end, or give another folder with -o")
-            left = plan(sweep, folder, {"gpus": gpus, "started_in": os.getcwd()}, keep=dry)
-            progress = Progress(folder)
-            if not dry:
-                progress.say(f"{len(points(sweep))} points, {len(left)} to run, in {folder}")
-            arguments = ["--snakefile", str(WORKFLOW / "Snakefile"), "--directory", str(folder)]
-            arguments += ["--configfile", str(folder / "sweep.json"), *where, *ALWAYS]
-            if cores or profile == "local":
-                arguments += ["--cores", str(cores or "all")]
-            if gpus:
-                arguments += ["--resources", f"gpu={gpus}"]
-            status = snakemake(None if dry else progress, [*arguments, *extra])
+        (folder / "sweep.lock").touch()
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from None
-    undone = [name for name in points(sweep) if not (folder / "points" / name / "result.json").exists()]
-    if not dry and undone:
-        failed = [name for name in undone if (folder / "points" / name / "notebook.ipynb").exists()]
-        lines = [f"{len(undone)} of {len(points(sweep))} points have no result; the same command takes them up again"]
-        for place in (folder / "points" / name for name in failed):
-            lines += [f"    {place.name}: {reason(place)}", f"        {place / 'notebook.ipynb'}"]
-        raise RunError("\n".join(lines))
+    with locked(folder / "sweep.lock", wait=False) as mine:
+        if not mine:
+            raise RunError(f"a sweep is running in {folder}; wait for its end, or give another folder with -o")
+        left = plan(sweep, folder, {"gpus": gpus, "started_in": os.getcwd()}, keep=dry)
+        progress = Progress(folder)
+        if not dry:
+            progress.say(f"{len(names)} points, {len(left)} to run, in {folder}")
+        status = snakemake(None if dry else progress, arguments)
+    if not dry and (trouble := unfinished(folder, names)):
+        raise RunError(trouble)
     if status:
         raise RunError(f"Snakemake ended with status {status}; its log is in {folder / '.snakemake' / 'log'}")
     return None if dry else folder

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hepinf import point
 from hepinf.cli import main
-from hepinf.experiment import papers
+from hepinf.experiment import RunError, papers
 from hepinf.record import papers_folder, read_result
 from hepinf.sweep import find_sweep, points, read_sweep
 
@@ -172,8 +173,8 @@ def test_a_sweep_runs_once_and_then_only_what_changed(light, tmp_path, monkeypat
     folder = Path("runs/s.sweep")
     log = (folder / "sweep.log").read_text()
     assert "4 points, 4 to run" in log and "4 of 4, rate-" in log and " left" in log
-    for point in ("rate-0.001_seed-1", "rate-1.0_seed-2"):
-        place = folder / "points" / point
+    for done_point in ("rate-0.001_seed-1", "rate-1.0_seed-2"):
+        place = folder / "points" / done_point
         assert read_result(place / "result.json")["paper"] == "light" and (place / "notebook.ipynb").exists()
 
     assert hepinf("sweep", name).returncode == 0, "a second time there is nothing to do"
@@ -220,6 +221,27 @@ def test_a_failing_run_is_named_and_costs_no_other(light, tmp_path):
     light.write_text(light.read_text().replace("if fail and", "if False and"))
     assert hepinf("sweep", "s.yaml", "--cores", "3", "-o", "out").returncode == 0
     assert len(runs(tmp_path)) == 3 and not (place / "error.txt").exists()
+
+
+def test_a_kernel_that_found_its_port_taken_is_started_again(light, monkeypatch):
+    """Two kernels that start together may choose the same port; an error of the notebook itself is no such thing."""
+    tried = []
+
+    def execute(paper, *arguments, **options):
+        tried.append(paper)
+        raise RunError("RuntimeError: Kernel died before replying to kernel_info" if paper == "light" else "3 bins")
+
+    monkeypatch.setattr(point, "execute", execute)
+    folder = Path("point")
+    folder.mkdir()
+    content = point.content("light", "smoke", {})
+    for paper, times in (("light", 3), ("twin", 1)):
+        (light.parent / "twin.ipynb").write_text(light.read_text())
+        (folder / "point.json").write_text(json.dumps(content | {"paper": paper}))
+        tried.clear()
+        with pytest.raises(RunError):
+            point.run_point(folder)
+        assert tried == [paper] * times
 
 
 def alive(mark: str) -> list[str]:

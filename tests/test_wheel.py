@@ -58,7 +58,9 @@ def test_the_wheel_runs_a_paper_from_an_empty_folder_twice_alike(installed, tmp_
     assert json.dumps(again["results"]) == json.dumps(result["results"]), "same seed, same machine, same numbers"
 
 
-def test_the_wheel_carries_its_types(installed):
+def test_the_wheel_carries_its_types_and_its_workflow(installed):
     (package,) = (installed.parent / "lib").glob("python*/site-packages/hepinf")
     assert (package / "py.typed").is_file()
+    profiles = {path.parent.name for path in (package / "workflow").glob("profiles/*/config.yaml")}
+    assert (package / "workflow/Snakefile").is_file() and profiles == {"slurm", "htcondor", "kubernetes"}
     assert {path.suffix for path in (package / "papers").iterdir()} == {".ipynb", ".yaml"}
