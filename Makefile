@@ -19,10 +19,11 @@ test: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/pytest
 
-# README.md is nbs/index.ipynb, executed; its figures stay in nbs/images.
+# README.md is nbs/index.ipynb, executed, without the cells that only show results; its figures stay in nbs/images.
 readme:
-	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --execute nbs/index.ipynb --output-dir $(OUT) --output README
-	@sed -i.bak 's#](images/#](nbs/images/#g' $(OUT)/README.md && rm $(OUT)/README.md.bak
+	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --execute nbs/index.ipynb --output-dir $(OUT) --output README \
+		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=remove-input
+	@sed -E -i.bak 's#\]\((images/|papers/|tutorials/|[0-9]{2}_)#](nbs/\1#g' $(OUT)/README.md && rm $(OUT)/README.md.bak
 
 # The stamps make a second call install nothing; dev contains run.
 SETUP := settings.ini setup.py pyproject.toml constraints.txt

@@ -13,11 +13,16 @@ run, sweep, pyhf, sim, root, onnx, dev = (
     cfg[f"{extra}_requirements"].split() for extra in ("run", "sweep", "pyhf", "sim", "root", "onnx", "dev")
 )
 
+# On a package index the links of the README lead to the repository.
+readme = Path("README.md").read_text(encoding="utf-8")
+readme = readme.replace("](nbs/images/", f"]({cfg['git_url']}/raw/{cfg['branch']}/nbs/images/")
+readme = readme.replace("](nbs/", f"]({cfg['git_url']}/blob/{cfg['branch']}/nbs/")
+
 setup(
     name=cfg["lib_name"],
     version=cfg["version"],
     description=cfg["description"],
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=readme,
     long_description_content_type="text/markdown",
     keywords=cfg["keywords"],
     author=cfg["author"],

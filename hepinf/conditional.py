@@ -24,7 +24,7 @@ from .training import train
 
 # %% ../nbs/62_conditional.ipynb #class
 class ConditionalFlow(nn.Module):
-    "Density p(features | parameters), a mean over `size` flows; made by `train_conditional` or `load`."
+    "Density p(features | parameters), a mean over `size` flows; made by `train_conditional` or `.load`."
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ HEADS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
 
 # %% ../nbs/66_heads.ipynb #class
 class ConditionalDensity1D(nn.Module):
-    "p(x | parameters) of one feature in a window; made by `train_1d` or `load`."
+    "p(x | parameters) of one feature in a window; made by `train_1d` or `.load`."
 
     size = 1  # members
 

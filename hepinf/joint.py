@@ -289,7 +289,10 @@ class Joint:
             jacobian = jacobian * (weight.sqrt()[:, None] * slope[:, :free, None])
             precision = torch.baddbmm(eye, jacobian, jacobian.mT)
             precision.diagonal(dim1=1, dim2=2).add_((-pull * bend[:, :free]).clamp_min(-0.5))
-            factor = torch.linalg.cholesky(precision)
+            factor, failed = torch.linalg.cholesky_ex(precision)
+            if bool((lost := failed > 0).any()):  # an expectation below zero: entries so large that rounding wins
+                ridge = free * torch.finfo(self.dtype).eps * precision[lost].diagonal(dim1=1, dim2=2).amax(1)
+                factor[lost] = torch.linalg.cholesky(precision[lost] + ridge[:, None, None] * eye)
             gradient = pull * slope[:, :free] - points[:, :free]
             steps.append(torch.cholesky_solve(gradient[..., None], factor)[..., 0])
             factors.append(factor)

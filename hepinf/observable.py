@@ -99,7 +99,7 @@ def _derivatives(weights: Tensor, table: Columns) -> Tensor:
 
 @torch.no_grad()
 def solve_head(network: RatioNetwork, table: Columns, chunk: int = 50_000) -> Float[Tensor, "ratios ratios"]:
-    "Set the last layer to the exact minimum of the loss on `table`; returns the information in the learnt ratios."
+    "Set the last layer to the exact minimum of the loss on the table; returns the information in the learnt ratios."
     gram = target = 0.0
     for events, weights in table.groups.values():
         rows = max(1, chunk // events.shape[1])

@@ -82,7 +82,7 @@ class Typicality:
 
 
 class AmortisedPosterior:
-    "Learnt posterior of the parameters of interest of a `Joint`, for any counts; made by `train` or `load`."
+    "Learnt posterior of the parameters of interest of a `Joint`, for any counts; made by `.train` or `.load`."
 
     def __init__(self, joint: Joint, conditioner: Conditioner, network: Network, config: Mapping[str, Any]):
         self.joint, self.conditioner, self.network, self.config = joint, conditioner, network, dict(config)

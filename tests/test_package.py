@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rendered import PAGES, broken
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -54,8 +55,10 @@ def test_the_notebooks_are_clean(copy):
 def test_the_readme_is_the_index(copy, tmp_path):
     call("make", "-s", "readme", f"BIN={BIN}", f"OUT={tmp_path}", cwd=copy)
     assert (ROOT / "README.md").read_text() == (tmp_path / "README.md").read_text(), "run make readme"
-    for image in re.findall(r"!\[.*?\]\((?!http)(.*?)\)", (ROOT / "README.md").read_text()):
-        assert (ROOT / image).is_file(), f"{image} is shown by the README but is not there"
+    for link in re.findall(r"\]\((?!http)(.*?)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), f"the README leads to {link}, which is not there"
+    images = sorted(path.relative_to(ROOT) for path in (ROOT / "nbs/images").iterdir())
+    assert filecmp.cmpfiles(copy, ROOT, images, shallow=False)[1:] == ([], []), "run make readme"
 
 
 def test_imports_point_downwards():
@@ -83,6 +86,29 @@ def test_the_documentation_processes(copy):
     site = copy / "_proc" / "_docs"
     missing = [page for page in sidebar if not (site / page).with_suffix(".html").is_file()]
     assert missing == []
+    found = broken(site, ROOT)
+    assert found == [], "\n".join(found)
+
+
+def test_what_is_broken_on_a_page_is_named(tmp_path):
+    page = "<title>a</title><h1 id='top-of-a'>a</h1><img src='figure.png'><a href='b.html#here'>b</a>"
+    (tmp_path / "01_a.html").write_text(page + f"<a href='{PAGES}a.html#top-of-a'>a</a><a href='c.html'>c</a>")
+    (tmp_path / "b.html").write_text("<h1>b</h1><a href='https://github.com/hepinf/hepinf/blob/main/lost.py'>lost</a>")
+    assert [line.partition(":")[0] for line in broken(tmp_path, ROOT)] == ["01_a.html"] * 3 + ["b.html"] * 2
+    assert [re.search("'(.*?)'|no title", line)[0] for line in broken(tmp_path, ROOT)] == [
+        "'figure.png'",
+        "'b.html#here'",
+        "'c.html'",
+        "no title",
+        "'https://github.com/hepinf/hepinf/blob/main/lost.py'",
+    ]
+
+
+def test_every_citation_has_its_reference():
+    known = set(re.findall(r"@\w+\{([\w-]+),", (ROOT / "nbs/references.bib").read_text()))
+    texts = [path.read_text() for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts]
+    cited = {key for text in texts for key in re.findall(r"\[@([\w-]+)\]", text)}
+    assert cited == known
 
 
 def test_versions_agree():
