@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .artefacts import read_artefact, write_artefact
+from .artefacts import read_artefact, require_sizes, write_artefact
 from .bijections import Coupling, Frame, MaskedAffine, MaskedSpline, Part, Permutation, permute
 from .checks import nearest, require_finite
 
@@ -304,6 +304,7 @@ def restore(tensors: dict[str, Tensor], card: dict[str, Any]) -> Flow:
         family = options.pop("family")
         if family not in FAMILIES:
             raise ValueError(nearest("family of flows", str(family), FAMILIES))
+        require_sizes({name: value for name, value in options.items() if name != "seed"}, tensors)
         flow = FAMILIES[family](**options, lower=tensors["frame.lower"], upper=tensors["frame.upper"])
         flow.core.to(getattr(torch, card["dtype"]))
         flow.load_state_dict(tensors)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .artefacts import read_artefact, write_artefact
+from .artefacts import read_artefact, require_sizes, write_artefact
 from .checks import nearest
 from .coordinates import Expression
 from .training import train
@@ -169,6 +169,7 @@ class ConditionalDensity1D(nn.Module):
         "The density that `save` wrote; refuses anything else."
         tensors, card = read_artefact(folder, "conditional 1D")
         try:
+            require_sizes({name: card["options"][name] for name in ("components", "hidden")}, tensors)
             density = ConditionalDensity1D(card["feature"], card["window"], card["box"], **card["options"])
             density.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError) as error:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .artefacts import read_artefact, write_artefact
+from .artefacts import read_artefact, require_sizes, write_artefact
 from .checks import nearest
 from .cinn import PRESETS, Fresh, Network, build, prepare
 from .conditioner import Condition, Conditioner
@@ -404,6 +404,8 @@ def load_posterior(folder: str | Path, device: torch.device | str | None = None)
             for name, (kind, *numbers) in card["priors"].items()
         }
         joint = Joint(model, priors, card["interest"], card["mc"])
+        sizes = ("newton_steps", "blocks", "hidden", "embedding")
+        require_sizes({name: card["config"][name] for name in sizes}, tensors)
         conditioner, network = build(joint, card["config"])
         conditioner.load_state_dict(parts["conditioner"])
         network.load_state_dict(parts["network"])
