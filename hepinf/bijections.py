@@ -35,6 +35,7 @@ class Permutation(nn.Module):
         return x.index_select(1, self.order), 0.0  # its gradient is faster than that of x[:, order]
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
+        "Points whose images are `z`."
         return z[:, self.order.argsort()]
 
 
@@ -67,6 +68,7 @@ class MaskedAffine(nn.Module):
         return (x - shift) * log_slope.exp(), log_slope.sum(-1)
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
+        "Points whose images are `z`."
         return sequential(self.network, lambda z, n: n[0] + z * torch.exp(-_log_slope(n[1])), z, context)
 
 # %% ../nbs/25_bijections.ipynb #spline
@@ -92,6 +94,7 @@ class MaskedSpline(nn.Module):
         return z, (first + log_slope).sum(-1)
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
+        "Points whose images are `z`."
         def solve(z, numbers):
             if not self.affine:
                 return rational_quadratic_inverse(z, numbers, self.box)
@@ -206,6 +209,7 @@ class Coupling(nn.Module):
 
     @torch.no_grad()
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
+        "Points whose images are `z`."
         for block, order, products in reversed(list(zip(self.blocks, self.orders, self._products(context)))):
             (z,), _ = block((z,), products, rev=True)
             z = order.inverse(z)
@@ -228,6 +232,7 @@ class Part(nn.Module):
         return torch.cat([first, rest], 1), total
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
+        "Points whose images are `z`."
         first, rest = z.split([self.size, z.shape[1] - self.size], 1)
         for layer in reversed(self.layers):
             first = layer.inverse(first, context)

@@ -87,14 +87,17 @@ class Samples:
 
     @cached_property
     def rhat(self) -> Float[Tensor, " parameters"]:
+        "R-hat of each parameter."
         return self._each(rhat)
 
     @cached_property
     def ess(self) -> Float[Tensor, " parameters"]:
+        "Effective sample size of each parameter, in the bulk."
         return self._each(ess)
 
     @cached_property
     def ess_tail(self) -> Float[Tensor, " parameters"]:
+        "Effective sample size of each parameter, in the tails."
         return self._each(ess_tail)
 
     def flat(self) -> Float[Tensor, "all parameters"]:
@@ -103,10 +106,12 @@ class Samples:
 
     @property
     def mean(self) -> Float[Tensor, " parameters"]:
+        "Mean over all chains."
         return self.flat().mean(0)
 
     @property
     def sd(self) -> Float[Tensor, " parameters"]:
+        "Standard deviation over all chains."
         return self.flat().std(0)
 
     def quantiles(self, levels: Sequence[float] = (0.16, 0.5, 0.84)) -> Float[Tensor, "levels parameters"]:

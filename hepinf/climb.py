@@ -58,10 +58,12 @@ class GaussNewton:
     constraints: Tensor
 
     def along(self, step: Tensor) -> Tensor:
+        "Gradient after a step, as the curvature has it."
         moved = self.weights * (self.slopes @ step[..., None])[..., 0]
         return self.gradient - (moved[:, None] @ self.slopes)[:, 0] - self.constraints * step
 
     def solve(self, gradient: Tensor, damping: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        "Step, edm and whether the (damped) curvature is positive definite."
         gradient = torch.where(active, 0.0, gradient)
         root = torch.where(active[:, None], 0.0, self.weights.sqrt()[..., None] * self.slopes)
         own = root.square().sum(1)

@@ -36,6 +36,7 @@ class Graph:
         self.constants: list[Any] = []
 
     def constant(self, value: Any, dtype: str) -> "Value":
+        "A constant of the graph; arrays of integers stay indices."
         array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
         index = array.dtype.kind == "i" and not isinstance(value, int)  # arrays of integers are indices
         array = array.astype("int64" if index else dtype)
@@ -59,10 +60,12 @@ class Value:
         return Value(graph, name, dtype or self.dtype)
 
     def to(self, dtype: str) -> "Value":
+        "The value in another precision."
         code = self.graph.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return self if dtype == self.dtype else self.op("Cast", dtype=dtype, to=code)
 
     def sum(self, axis: int = -1) -> "Value":
+        "Sum over an axis."
         return self.op("ReduceSum", [axis], keepdims=0)
 
     def slice(self, start: int, stop: int) -> "Value":

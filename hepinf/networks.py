@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'ALIGN', 'MLP', 'push_forward', 'Bound', 'Layout', 'lent']
 
 # %% ../nbs/46_networks.ipynb #imports
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -115,7 +115,7 @@ class Layout:
 
 # %% ../nbs/46_networks.ipynb #lent
 @contextmanager
-def lent(module: nn.Module, tensors: dict[str, Tensor]):
+def lent(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
     "Within the block the named parameters of `module` are views of `tensors`; afterwards they are as before."
     parameters = {name: w for name, w in module.named_parameters() if name in tensors}
     own = {name: w.data for name, w in parameters.items()}
