@@ -95,6 +95,7 @@ class MaskedSpline(nn.Module):
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
         "Points whose images are `z`."
+
         def solve(z, numbers):
             if not self.affine:
                 return rational_quadratic_inverse(z, numbers, self.box)
