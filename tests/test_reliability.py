@@ -158,6 +158,18 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     )
 
 
+def test_a_run_on_a_full_disk_says_so(tiny, tmp_path):
+    """No file may grow beyond 6 kB: the notebook with its figure does not fit."""
+    done = subprocess.run(
+        [*HEPINF, "run", "tiny", "--scale", "smoke", "-o", "full"], cwd=tmp_path, capture_output=True, text=True,
+        env=alone(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000)),
+    )  # fmt: skip
+    assert done.returncode == 1 and "File too large" in done.stderr, done.stderr
+    assert not (tmp_path / "full" / "result.json").exists()
+    for notebook in (tmp_path / "full").glob("*.ipynb"):
+        json.loads(notebook.read_text())
+
+
 READ_ONLY = """
 import os
 import sys
