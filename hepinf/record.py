@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['DEVICES', 'FIELDS', 'NUMBERS', 'UsageError', 'papers_folder', 'find', 'parameters_of', 'Markdown', 'markdown_table',
            'number', 'with_interval', 'results_table', 'choose_device', 'commit', 'environment', 'finite', 'write_json',
-           'write_text', 'read_result', 'Record', 'Run']
+           'write_text', 'write_figure', 'write_bytes', 'read_result', 'Record', 'Run']
 
 # %% ../nbs/40_record.ipynb #imports
 import ast
+import io
 import json
 import math
 import os
@@ -181,11 +182,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    "Write `text` to `path` whole or not at all: to a temporary file beside it, then renamed."
+    "Write `text` to `path` whole or not at all."
+    write_bytes(path, text.encode())
+
+
+def write_figure(path: Path, fig: Any, dpi: int = 100) -> None:
+    "Write a matplotlib figure as PNG to `path` whole or not at all."
+    image = io.BytesIO()
+    fig.savefig(image, format="png", dpi=dpi, bbox_inches="tight")
+    write_bytes(path, image.getvalue())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    "Write `data` to `path` whole or not at all: to a temporary file beside it, then renamed."
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as file:
         try:
-            file.write(text)
+            file.write(data)
             file.close()
             os.chmod(file.name, 0o644)  # temporary files are private; a result is to be shared
             os.replace(file.name, path)
@@ -305,8 +318,7 @@ class Run(Record):
         if not re.fullmatch(r"[\w.-]+", name) or path in self.figures:
             raise ValueError(f"figure '{name}': a new name of letters, digits, '_', '-' and '.' is needed")
         if self.output:
-            (self.output / "figures").mkdir(parents=True, exist_ok=True)
-            fig.savefig(self.output / path, dpi=dpi, bbox_inches="tight")
+            write_figure(self.output / path, fig, dpi)
         self.figures.append(path)
 
     def artefact(self, name: str, content: dict[str, Any]) -> None:

@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from .point import reason
-from .record import Markdown, UsageError, markdown_table, number, read_result, with_interval, write_text
+from hepinf.record import (
+    Markdown,
+    UsageError,
+    markdown_table,
+    number,
+    read_result,
+    with_interval,
+    write_figure,
+    write_text,
+)
 
 # %% ../nbs/71_report.ipynb #collect
 UNPLANNED = "not in the plan of its sweep"
@@ -336,7 +345,7 @@ def report(folders: Sequence[str | Path], output: str | Path | None = None) -> M
         place = Path(output).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         for table in found:
-            figure(table).savefig(place / f"{table.paper}.{table.scale}.png", dpi=100, bbox_inches="tight")
+            write_figure(place / f"{table.paper}.{table.scale}.png", figure(table))
         write_text(place / "report.csv", to_csv(found))
         write_text(place / "report.md", text + "\n")
     return text
