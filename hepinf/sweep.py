@@ -59,8 +59,15 @@ def read_sweep(path: Path) -> Sweep:
     "The sweep in a YAML file; UsageError for whatever is wrong with it."
     import yaml
 
+    class Unique(yaml.SafeLoader):  # YAML's own loader keeps the last of two keys of one name, without a word
+        def construct_mapping(self, node, deep=False):
+            seen = [key.value for key, _ in node.value]
+            if twice := [key for key in seen if seen.count(key) > 1]:
+                raise UsageError(f"{path.name}: '{twice[0]}' stands there twice")
+            return super().construct_mapping(node, deep)
+
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = yaml.load(path.read_text(encoding="utf-8"), Unique)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from None
     try:

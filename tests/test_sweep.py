@@ -112,7 +112,8 @@ def runs(tmp_path: Path) -> list[list[str]]:
         ({"grid": {True: [1]}}, "True is no name of a parameter; YAML reads some words as values: put it in quotes"),
         ({"fixed": {"rate": 1}, "grid": {"rate": [1]}}, "'rate' is in fixed and in grid; keep one"),
         ({"seeds": 2, "grid": {"seed": [1]}}, "'seed' is in grid, and there is 'seeds'; keep one"),
-        ({"seeds": 0}, "'seeds' is a number of seeds from 1 on, or a list of them, not 0"),
+        ({"seeds": 0}, "'seeds' is a number of seeds from 1 to 100000, or a list of them, not 0"),
+        ({"seeds": 99999, "grid": {"rate": [1, 2]}}, "this is a sweep of 199998 points; up to 100000 are run as one"),
         ({"seeds": True}, "'seeds' is a number or a list of numbers, not True"),
         ({"seeds": []}, "'seeds' is a list of at least one value, not []"),
         ({"seeds": [1, 2.5]}, "parameter 'seed' takes a value of type int, like 1, not 2.5"),
@@ -122,6 +123,13 @@ def test_a_wrong_sweep_is_answered_in_one_line_and_leaves_nothing(light, capsys,
     assert main(["sweep", spec(**changes)]) == 2
     assert capsys.readouterr().err == f"hepinf: s.yaml: {said}\n"
     assert [path.name for path in Path().iterdir()] == ["s.yaml"]
+
+
+def test_a_key_that_stands_twice_is_refused(light, capsys):
+    path = Path(spec())
+    path.write_text(path.read_text() + "\nscale: smoke\n")
+    assert main(["sweep", str(path)]) == 2
+    assert capsys.readouterr().err == "hepinf: s.yaml: 'scale' stands there twice\n"
 
 
 @pytest.mark.parametrize(
