@@ -548,15 +548,15 @@ BAD = {
     "no modifier": (
         lambda w: [s["modifiers"].clear() for c in w["channels"] for s in c["samples"]], "workspace", "no modifier"
     ),
-    # finite numbers whose squares are not
-    "shapesys of a huge yield": (lambda w: sample(w)["data"].__setitem__(0, 1e200), "'bkg'", "'fakes'", "bin 0"),
+    # numbers that are finite, but not all that is computed from them
+    "a huge yield": (lambda w: sample(w)["data"].__setitem__(0, 1e200), "'SR'", "'bkg'", "bin 0", "1e+200"),
     "shapesys of a huge width": (
         lambda w: entry(w, "fakes", "shapesys")["data"].__setitem__(1, 1e200), "'SR'", "'bkg'", "'fakes'", "bin 1"
     ),
     "shapesys of a tiny width": (
         lambda w: entry(w, "fakes", "shapesys")["data"].__setitem__(1, 1e-200), "'SR'", "'bkg'", "'fakes'", "bin 1"
     ),
-    "staterror of a huge width": (lambda w: entry(w, "mc", "staterror")["data"].__setitem__(1, 1e200), "'mc[4]'"),
+    "staterror of a huge width": (lambda w: entry(w, "mc", "staterror")["data"].__setitem__(1, 1e200), "'mc'", "bin 1"),
 }  # fmt: skip
 
 
