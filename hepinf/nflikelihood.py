@@ -195,6 +195,7 @@ def train_nflikelihood(
             f"samples need the shape (events, {len(names)}), one column per name, got {tuple(samples.shape)}"
         )
     require_finite(samples, "samples")
+    prior = _checked_prior(prior, names)
     values = _values(samples, log_density, context)
     for name in profiled:
         if name not in names:
@@ -377,7 +378,7 @@ def _double(likelihood: NFLikelihood) -> NFLikelihood:
 def profile_parameter(
     likelihood: NFLikelihood,
     name: str,
-    values: Float[Tensor, " points"] | Sequence[float] | None = None,  # None: three standard deviations on both sides
+    values: Float[Tensor, " points"] | Sequence[float] | None = None,  # None: 31 over the central 99.7 % of the draws
     *,
     draws: int = 2000,  # of which the best starts the fit
     seed: int = 0,
@@ -386,6 +387,11 @@ def profile_parameter(
     "Profile scan t(values) of a parameter; the density over all other parameters is maximised at each point."
     if name not in likelihood.parameter_names:
         raise ValueError(nearest("parameter", name, likelihood.parameter_names))
+    if values is None:  # the curvature at the maximum of a network may have any sign, quantiles are always there
+        generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
+        column = likelihood.sample(20_000, generator=generator)[:, likelihood.parameter_names.index(name)].double()
+        low, high = torch.quantile(column, column.new_tensor([0.0015, 0.9985])).tolist()
+        values = torch.linspace(low, high, 31, dtype=torch.float64, device=column.device)
     with torch.no_grad():
         best, precise = best_fit(likelihood, draws=draws, seed=seed, method=method), _double(likelihood)
         for _ in range(3):

@@ -239,7 +239,7 @@ class AmortisedPosterior:
         asimov: bool = False,
         **options: Any,  # of `hepinf.correction.correct`
     ) -> Corrected:
-        "The exact posterior of one observation: n samples, weighted; from HMC, with a warning, where the weights fail."
+        "The posterior by the density of the model: n samples, weighted; warns where more was needed, up to HMC."
         rows, shape = self._counts(counts, asimov)
         if len(shape):
             raise ValueError(f"correct is for one observation (bins,), got the shape {(*shape, self.joint.bins)}")
