@@ -361,3 +361,23 @@ def test_a_report_of_nothing_says_so(light, capsys, arguments, status, said):
     Path("empty").mkdir()
     assert main(["report", *arguments.split()]) == status
     assert capsys.readouterr().err == f"hepinf: {said}\n"
+
+
+def test_the_short_sweep_of_a_paper_runs_and_is_reported(tmp_path, monkeypatch):
+    """The twelve runs of `hepinf sweep smoke`: a limit at a higher confidence level is higher, at every seed."""
+    monkeypatch.delenv("HEPINF_PAPERS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    done = hepinf("sweep", "smoke", "--cores", "2", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    assert "12 of 12, " in done.stderr
+    limits = {}
+    for path in Path("out/points").glob("*/result.json"):
+        result = read_result(path)
+        (limit,) = (entry["value"] for entry in result["results"] if entry["name"] == "limit/small")
+        limits[result["parameters"]["level"], result["seed"]] = limit
+    assert len(limits) == 12
+    for seed in range(1, 5):
+        assert limits[0.9, seed] < limits[0.95, seed] < limits[0.99, seed]
+    told = hepinf("report", "out", "-o", "tables")
+    assert told.returncode == 0 and "| 0.9900 | limit/small " in told.stdout and "missing" not in told.stdout
+    assert (Path("tables") / "report.csv").read_text().count("limit/small,") >= 3
