@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/07_binned/00_interpolation.ipynb #bend
 SHAPE_CODES = ("linear", "code0", "code2", "taylor", "code4p")
@@ -35,7 +36,7 @@ def bend(alpha: Float[Tensor, "*batch"], code: str, order: int = 0) -> Float[Ten
         return (
             inside * (15 + square * (9 * square - 20)) / 4 if order == 1 else 15 * (1 - square) * (1 - 3 * square) / 4
         )
-    raise ValueError(nearest("shape code", code, SHAPE_CODES))
+    raise InputError(unknown_name("shape code", code, SHAPE_CODES))
 
 # %% ../../nbs/07_binned/00_interpolation.ipynb #shape-response
 def shape_response(
@@ -79,7 +80,7 @@ def rate_response(
 ) -> Float[Tensor, "*_"]:
     "Factor on a sample whose rate is `low` at alpha = -1 and `high` at +1 (HistFactory, section 4.1)."
     if code not in RATE_CODES:
-        raise ValueError(nearest("rate code", code, RATE_CODES))
+        raise InputError(unknown_name("rate code", code, RATE_CODES))
     edge = RATE_CODES[code]
     inside = alpha.clamp(-edge, edge)
     factor = torch.ones_like(inside)

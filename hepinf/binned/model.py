@@ -19,7 +19,8 @@ from torch import Tensor
 from .interpolation import RATE_CODES, SHAPE_CODES
 from .processes import Parameter, Process, Variation, processes_to_workspace, to_samples  # noqa: F401
 from .yields import PoissonYields, Sample, Shape
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 from ..stats.priors import Normal, Poisson
 from ..workspaces.measurement import Measurement, read_workspace
 
@@ -30,10 +31,10 @@ def _modifier_codes(settings: Mapping | None) -> tuple[str, str]:
     allowed = {"histosys": SHAPE_CODES[1:], "normsys": tuple(RATE_CODES)}
     for kind, setting in (settings or {}).items():
         if kind not in codes:
-            raise ValueError(nearest("modifier with an interpolation code", str(kind), codes))
+            raise InputError(unknown_name("modifier with an interpolation code", str(kind), codes))
         code = setting.get("interpcode") if isinstance(setting, Mapping) else setting
         if code not in allowed[kind]:
-            raise ValueError(f"{kind}: {nearest('interpolation code', str(code), allowed[kind])}")
+            raise InputError(f"{kind}: {unknown_name('interpolation code', str(code), allowed[kind])}")
         codes[kind] = code
     return codes["histosys"], codes["normsys"]
 
@@ -64,7 +65,7 @@ def _samples(read: Measurement, shape_code: str, device: torch.device | str | No
                 else:
                     start = offset.get(name, 0) if kind == "staterror" else 0
                     if start + bins > len(read.parameters[name].inits):
-                        raise ValueError(
+                        raise InputError(
                             f"channel '{channel['name']}', sample '{sample['name']}': {kind} '{name}' has "
                             f"{len(read.parameters[name].inits)} bins in another channel, {bins} here"
                         )
@@ -173,7 +174,7 @@ class BinnedModel:
     def index(self, name: str) -> int:
         "Position of a parameter; raises `ValueError` with the nearest name."
         if name not in self.parameter_names:
-            raise ValueError(nearest("parameter", name, self.parameter_names))
+            raise InputError(unknown_name("parameter", name, self.parameter_names))
         return self.parameter_names.index(name)
 
     def point(self, **values: float) -> Float[Tensor, " parameters"]:
@@ -186,7 +187,7 @@ class BinnedModel:
     def _check_theta(self, theta: Tensor) -> Tensor:
         theta = torch.as_tensor(theta, dtype=torch.float64, device=self.device)
         if theta.shape[-1:] != (len(self.parameters),):
-            raise ValueError(
+            raise InputError(
                 f"theta has {theta.shape[-1] if theta.dim() else 0} parameters, the model {len(self.parameters)}: "
                 f"{', '.join(self.parameter_names[:10])}{', ...' if len(self.parameters) > 10 else ''}"
             )
@@ -220,10 +221,10 @@ class BinnedModel:
                 if found == bins + extra
                 else ""
             )
-            raise ValueError(f"counts have {found} bins, the model {bins}{both}")
+            raise InputError(f"counts have {found} bins, the model {bins}{both}")
         auxdata = self.auxdata if auxdata is None else torch.as_tensor(auxdata, dtype=torch.float64, device=self.device)
         if auxdata.shape[-1:] != (extra,):
-            raise ValueError(f"auxdata have {auxdata.shape[-1]} values, the model {extra} constraints")
+            raise InputError(f"auxdata have {auxdata.shape[-1]} values, the model {extra} constraints")
         return counts, auxdata
 
     def require_data(self, counts: Tensor, auxdata: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -237,7 +238,7 @@ class BinnedModel:
                 *batch, k = bad.nonzero()[0].tolist()
                 where = f"bin {k}" if what == "counts" else f"of '{self.parameter_names[self.constrained[k]]}'"
                 of = f" of data set {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""
-                raise ValueError(f"{what} {where}{of}: {float(values[tuple(bad.nonzero()[0])])} is no measurement")
+                raise InputError(f"{what} {where}{of}: {float(values[tuple(bad.nonzero()[0])])} is no measurement")
         return counts, auxdata
 
     def _log_prob(self, nu: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
@@ -368,7 +369,7 @@ class BinnedModel:
         nu = self.expected(theta)
         if bool((nu < 0).any()):
             bin = int((nu < 0).nonzero()[0][-1])
-            raise ValueError(f"negative expected yield in bin {bin}: this point has no toys")
+            raise InputError(f"negative expected yield in bin {bin}: this point has no toys")
         auxdata = self.expected_auxdata(theta)
         noise = torch.randn(
             *theta.shape[:-1], len(self._gauss), generator=generator, dtype=torch.float64, device=self.device
@@ -385,10 +386,10 @@ class BinnedModel:
     ) -> dict:
         "HistFactory workspace (pyhf JSON schema 1.0.0); a model that was read gives back what it was read from."
         if observation is not None and observation.shape != (self.yields.bins,):
-            raise ValueError(f"observation of shape {tuple(observation.shape)} for a model of {self.yields.bins} bins")
+            raise InputError(f"observation of shape {tuple(observation.shape)} for a model of {self.yields.bins} bins")
         if self.workspace is None:
             if poi is None:
-                raise ValueError("poi: name the parameter of interest, an unconstrained rate")
+                raise InputError("poi: name the parameter of interest, an unconstrained rate")
             counts = self.asimov() if observation is None else observation
             return processes_to_workspace(self.processes, self.parameters, self.response, poi, counts.double())
         workspace = copy.deepcopy(self.workspace)

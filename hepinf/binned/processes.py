@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .interpolation import shape_response
 from .yields import Sample, Shape
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 from ..stats.priors import Normal, Poisson
 
 # %% ../../nbs/07_binned/02_processes.ipynb #parameter
@@ -34,7 +35,7 @@ class Parameter:
 
     def __post_init__(self):
         if not self.bounds[0] <= self.nominal <= self.bounds[1]:
-            raise ValueError(f"parameter {self.name!r}: nominal {self.nominal} lies outside its bounds {self.bounds}")
+            raise InputError(f"parameter {self.name!r}: nominal {self.nominal} lies outside its bounds {self.bounds}")
 
 # %% ../../nbs/07_binned/02_processes.ipynb #variation
 @dataclass(frozen=True)
@@ -69,43 +70,43 @@ def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter
     "Refuse inconsistent templates, naming the process and the bin."
     names = [p.name for p in parameters]
     if not processes:
-        raise ValueError("a model needs at least one process")
+        raise InputError("a model needs at least one process")
     if len(set(names)) != len(names) or len({(p.channel, p.name) for p in processes}) != len(processes):
-        raise ValueError("names of parameters, and of processes in a channel, must be unique")
+        raise InputError("names of parameters, and of processes in a channel, must be unique")
     first = {p.channel: p for p in reversed(processes)}
     used = {name for process in processes for name in (*process.rates, *process.variations)}
     for name in names:
         if name not in used:
-            raise ValueError(f"parameter {name!r} scales no process and has no variation")
+            raise InputError(f"parameter {name!r} scales no process and has no variation")
     zero = {p.name for p in parameters if p.nominal == 0}
     for process in processes:
         for rate in process.rates:
             if rate in zero:
-                raise ValueError(f"process {process.name!r}: the nominal value of its rate {rate!r} is 0")
+                raise InputError(f"process {process.name!r}: the nominal value of its rate {rate!r} is 0")
         if not 0 <= process.mc_weight < math.inf:
-            raise ValueError(f"process {process.name!r}: mc_weight must be 0 or more, got {process.mc_weight}")
+            raise InputError(f"process {process.name!r}: mc_weight must be 0 or more, got {process.mc_weight}")
         templates = {"template": process.template}
         for parameter, variation in process.variations.items():
             templates |= {f"{parameter} down": variation.down, f"{parameter} up": variation.up}
             if not variation.step > 0:
-                raise ValueError(
+                raise InputError(
                     f"process {process.name!r}, variation {parameter!r}: step must be positive, got {variation.step}"
                 )
         for wanted in (*process.variations, *process.rates):
             if wanted not in names:
-                raise ValueError(f"process {process.name!r}: {nearest('parameter', wanted, names)}")
+                raise InputError(f"process {process.name!r}: {unknown_name('parameter', wanted, names)}")
         for label, template in templates.items():
             where = f"process {process.name!r}, {label}"
             if template.dim() != 1:
-                raise ValueError(f"{where}: one axis of bins is needed, not the shape {tuple(template.shape)}")
+                raise InputError(f"{where}: one axis of bins is needed, not the shape {tuple(template.shape)}")
             bins = len(first[process.channel].template)
             if len(template) != bins:
-                raise ValueError(f"{where}: {len(template)} bins, but the first process has {bins}")
+                raise InputError(f"{where}: {len(template)} bins, but the first process has {bins}")
             require_finite(template, where, axis="bin")
             negative = (template < 0).nonzero()
             if len(negative):
                 k = int(negative[0])
-                raise ValueError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
+                raise InputError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
 
 # %% ../../nbs/07_binned/02_processes.ipynb #samples
 RESPONSES = {"linear": "linear", "quadratic": "code2", "taylor": "taylor"}
@@ -114,7 +115,7 @@ RESPONSES = {"linear": "linear", "quadratic": "code2", "taylor": "taylor"}
 def to_samples(processes: Sequence[Process], parameters: Sequence[Parameter], response: str) -> list[Sample]:
     "The processes as samples of `yields`; `ValueError` names what is inconsistent."
     if response not in RESPONSES:
-        raise ValueError(nearest("response", response, RESPONSES))
+        raise InputError(unknown_name("response", response, RESPONSES))
     check_processes(processes, parameters)
     position = {p.name: k for k, p in enumerate(parameters)}
     channels = list(dict.fromkeys(p.channel for p in processes))
@@ -147,27 +148,27 @@ def processes_to_workspace(
     by_name = {p.name: p for p in parameters}
     rates = {rate for p in processes for rate in p.rates}
     if poi not in rates or by_name[poi].constraint:
-        raise ValueError(
+        raise InputError(
             f"poi {poi!r} must be an unconstrained rate parameter; "
             f"there are {sorted(r for r in rates if not by_name[r].constraint)}"
         )
     for parameter in parameters:
         if parameter.constraint and parameter.constraint.mean != parameter.nominal:
-            raise ValueError(
+            raise InputError(
                 f"parameter {parameter.name!r}: its constraint is centred at {parameter.constraint.mean}, "
                 f"not at the nominal {parameter.nominal}"
             )
         if parameter.constraint and parameter.name in rates and parameter.constraint.sd >= parameter.nominal:
-            raise ValueError(f"parameter {parameter.name!r}: a normsys needs a relative width below 1")
+            raise InputError(f"parameter {parameter.name!r}: a normsys needs a relative width below 1")
         if parameter.name in rates and any(parameter.name in p.variations for p in processes):
-            raise ValueError(f"parameter {parameter.name!r} is a rate and a shape; pyhf has no such modifier")
+            raise InputError(f"parameter {parameter.name!r} is a rate and a shape; pyhf has no such modifier")
     require_finite(observation, "observation", axis="bin")
     channels: dict[str, list] = {p.channel: [] for p in processes}
     sizes = [len(next(p.template for p in processes if p.channel == channel)) for channel in channels]
     settings = []
     for parameter in parameters:
         if isinstance(parameter.constraint, Poisson):
-            raise ValueError(
+            raise InputError(
                 f"parameter {parameter.name!r}: a Poisson constraint has no place on a rate or a shape in pyhf"
             )
     for process in processes:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .model import BinnedModel
 from .processes import Parameter, Process, Variation
+from ..core.errors import InputError
 from ..stats.priors import Normal, Poisson
 
 # %% ../../nbs/07_binned/04_storage.ipynb #pack
@@ -56,7 +57,7 @@ def unpack_model(
         return BinnedModel.from_workspace(content["workspace"], device=device, **settings)
     lengths = [p["bins"] for p in content["processes"] for _ in range(1 + 2 * len(p["steps"]))]
     if sum(lengths) != len(tensors["templates"]):
-        raise ValueError(f"{len(tensors['templates'])} numbers for templates with {sum(lengths)} bins")
+        raise InputError(f"{len(tensors['templates'])} numbers for templates with {sum(lengths)} bins")
     rows = iter(tensors["templates"].to(device).split(lengths))
     processes = [
         Process(

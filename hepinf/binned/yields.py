@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .interpolation import RATE_CODES, bend, rate_polynomial
+from ..core.errors import InputError
 
 # %% ../../nbs/07_binned/01_yields.ipynb #effects
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Yields:
         floor: float = 0.0,  # what is left of a template at least, whatever the shapes do; 0: they may make it negative
     ):
         if not 0 <= floor < 1:
-            raise ValueError(f"floor: a fraction of the template, in [0, 1), got {floor}")
+            raise InputError(f"floor: a fraction of the template, in [0, 1), got {floor}")
         self.floor = floor
         self.size, self.bins = len(scale), sum(bins)
         start = [sum(bins[:c]) for c in range(len(bins))]

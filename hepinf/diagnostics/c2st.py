@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 from ..train.loop import train
 from ..train.networks import MLP
 
@@ -133,9 +134,9 @@ def c2st(
     for name, sample in (("x", x), ("y", y)):
         require_finite(sample, name)
         if len(sample) < 40:
-            raise ValueError(f"{name}: {len(sample)} events; at least 40 are needed to train and to test")
+            raise InputError(f"{name}: {len(sample)} events; at least 40 are needed to train and to test")
     if x.shape[1] != y.shape[1] or x.shape[1] == 0:
-        raise ValueError(f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must agree and not be 0")
+        raise InputError(f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must agree and not be 0")
     (n, dim), generator = (min(len(x), len(y)), x.shape[1]), torch.Generator().manual_seed(seed)
     x, y = (s.detach().double()[torch.randperm(len(s), generator=generator)[:n].to(s.device)] for s in (x, y))
     half, fit = n // 2, n // 2 - n // 10

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 
 # %% ../../nbs/05_diagnostics/02_calibration.ipynb #ranks
 def ranks(
@@ -22,7 +23,7 @@ def ranks(
 ) -> Float[Tensor, "sets dim"]:
     "Randomised ranks of true parameters among the samples of their posteriors; uniform if these are right."
     if truth.shape != (len(samples), samples.shape[-1]):
-        raise ValueError(f"truth {tuple(truth.shape)} and samples {tuple(samples.shape)} do not belong together")
+        raise InputError(f"truth {tuple(truth.shape)} and samples {tuple(samples.shape)} do not belong together")
     require_finite(truth, "truth")
     require_finite(samples, "samples")
     below = (samples < truth[:, None]).sum(1)
@@ -66,7 +67,7 @@ def calibration(
 ) -> Calibration:
     "Calibration errors from ranks; the parameters of perfect posteriors are taken as independent."
     if r.dim() != 2 or len(r) < 20 or not bool(((r >= 0) & (r <= 1)).all()):
-        raise ValueError(f"ranks (sets, dim) between 0 and 1 of at least 20 data sets are needed, got {tuple(r.shape)}")
+        raise InputError(f"ranks (sets, dim) between 0 and 1 of at least 20 data sets are needed, got {tuple(r.shape)}")
     error = _errors(r.double())
     generator = torch.Generator(r.device).manual_seed(seed)
     perfect, edges = [], []
@@ -92,7 +93,7 @@ def _summary(error: Tensor) -> tuple[Tensor, Tensor]:
 def sets_needed(accuracy: float, dim: int, seed: int = 0) -> int:
     "Data sets with which 95 % of perfect posteriors show a `max_median` below `accuracy`."
     if not 0 < accuracy < 0.5:
-        raise ValueError(f"accuracy: a number between 0 and 0.5, not {accuracy}")
+        raise InputError(f"accuracy: a number between 0 and 0.5, not {accuracy}")
     r = torch.rand(1000, dim, generator=torch.Generator().manual_seed(seed))
     return math.ceil(1000 * (calibration(r, seed=seed).perfect_median[1] / accuracy) ** 2)
 

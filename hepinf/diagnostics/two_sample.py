@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 
 # %% ../../nbs/05_diagnostics/00_two_sample.ipynb #measured
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ def _pair(x: Tensor, y: Tensor, batches: int | None = None) -> tuple[Tensor, Ten
     for name, sample in (("x", x), ("y", y)):
         require_finite(sample, name)
         if batches is not None and (batches < 2 or len(sample) < 2 * batches):
-            raise ValueError(
+            raise InputError(
                 f"{name}: {len(sample)} rows in {batches} batches; need 2 or more batches of 2 or more rows"
             )
         if len(sample) == 0:
-            raise ValueError(f"{name}: no rows")
+            raise InputError(f"{name}: no rows")
     if x.shape[1] != y.shape[1] or x.shape[1] == 0:
-        raise ValueError(f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must agree and not be 0")
+        raise InputError(f"x has {x.shape[1]} dimensions, y has {y.shape[1]}; they must agree and not be 0")
     return x.detach().double(), y.detach().double()
 
 
@@ -167,7 +168,7 @@ def _correlation(x: Tensor, name: str, names: Sequence[str] | None) -> Tensor:
     same = (x == x[0]).all(0).nonzero()[:, 0].tolist()
     if same:
         label = repr(names[same[0]]) if names else same[0]
-        raise ValueError(
+        raise InputError(
             f"{name}: dimension {label} is constant over {len(x)} rows, so its correlation is not defined; drop it"
         )
     centred = x - x.mean(0)
@@ -184,7 +185,7 @@ def frobenius(
     "Frobenius norm of the difference of correlations, strict lower triangle; `each`: the norm of each row."
     x, y = _pair(x, y, batches)
     if names is not None and len(names) != x.shape[1]:
-        raise ValueError(f"names: {len(names)} names for {x.shape[1]} dimensions")
+        raise InputError(f"names: {len(names)} names for {x.shape[1]} dimensions")
 
     def rows(a, b):
         return (_correlation(a, "x", names) - _correlation(b, "y", names)).fill_diagonal_(0.0).norm(dim=-1)
@@ -203,9 +204,9 @@ LEVELS = (0.68, 0.954, 0.997)  # of the published tables
 def _shortest(ordered: Tensor, level: float) -> Tensor:
     "Narrowest window of sorted values (dim, n) with the level's share of them, (dim, 2)."
     if ordered.shape[1] == 0:
-        raise ValueError("x: no rows")
+        raise InputError("x: no rows")
     if not 0 < level < 1:
-        raise ValueError(f"level: between 0 and 1, not {level}")
+        raise InputError(f"level: between 0 and 1, not {level}")
     k = max(math.ceil(level * ordered.shape[1] - 1e-9), 1)
     start = (ordered[:, k - 1 :] - ordered[:, : ordered.shape[1] - k + 1]).argmin(1)
     return torch.stack([ordered.gather(1, start[:, None]), ordered.gather(1, start[:, None] + k - 1)], 1)[..., 0]
@@ -231,7 +232,7 @@ def _density(ordered: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     low = ordered[:, 0].maximum(inner[:, 0] - margin)
     high = ordered[:, -1].minimum(inner[:, 1] + margin)
     if bool((high <= low).any()):
-        raise ValueError(f"dimension {int((high <= low).nonzero()[0, 0])} is constant: it has no density")
+        raise InputError(f"dimension {int((high <= low).nonzero()[0, 0])} is constant: it has no density")
     width = (high - low) / GRID
     edges = low[:, None] + width[:, None] * torch.arange(1, GRID, device=ordered.device)
     below = torch.searchsorted(ordered, edges)
@@ -267,7 +268,7 @@ def _pieces(density: np.ndarray, cut: float, noise: float) -> np.ndarray:
 def _modes(ordered: Tensor, levels: Sequence[float]) -> list[list[Tensor]]:
     "Intervals (modes, 2) for each level and dimension."
     if ordered.shape[1] < 20:
-        raise ValueError(f"{ordered.shape[1]} rows are too few for a density; at least 20 are needed")
+        raise InputError(f"{ordered.shape[1]} rows are too few for a density; at least 20 are needed")
     low, width, counts, smooth, noise = _density(ordered)
     order = smooth.argsort(1, descending=True)
     held = counts.gather(1, order).cumsum(1)
@@ -345,10 +346,10 @@ def sliced_wasserstein(
     "Mean Wasserstein-1 distance along random directions, in standard deviations of `x`; `each` is per direction."
     x, y = _pair(x, y, batches)
     if projections < 2:
-        raise ValueError(f"projections: at least 2, not {projections}")
+        raise InputError(f"projections: at least 2, not {projections}")
     constant = (x == x[0]).all(0).nonzero()[:, 0].tolist()
     if constant:
-        raise ValueError(f"x: dimension {constant[0]} is constant, it cannot be standardised; drop it")
+        raise InputError(f"x: dimension {constant[0]} is constant, it cannot be standardised; drop it")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     directions = torch.randn(x.shape[1], projections, generator=generator, dtype=torch.float64).to(x)
     matrix = directions / directions.norm(dim=0) / x.std(0)[:, None]
@@ -374,15 +375,15 @@ def outside(
     require_finite(x, "x")
     if not isinstance(support, Tensor):
         if any(len(pair) != 2 for pair in support):
-            raise ValueError("support: a lower and an upper bound are needed for each dimension")
+            raise InputError("support: a lower and an upper bound are needed for each dimension")
         ends = [[s * math.inf if b is None else b for s, b in zip((-1, 1), pair)] for pair in support]
         support = torch.tensor(ends, dtype=torch.float64)
     support = support.to(x.device, torch.float64)
     if len(support) != x.shape[1]:
-        raise ValueError(f"support: bounds of {len(support)} dimensions for {x.shape[1]}")
+        raise InputError(f"support: bounds of {len(support)} dimensions for {x.shape[1]}")
     wrong = (~(support[:, 0] < support[:, 1])).nonzero()[:, 0].tolist()
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"support: dimension {wrong[0]} has bounds {support[wrong[0]].tolist()}; lower must be below upper"
         )
     out = (x < support[:, 0]) | (x > support[:, 1])
@@ -415,11 +416,11 @@ def mode_fractions(
     "Fraction of both samples in each mode; an event on the bound of a box is inside."
     x, y = _pair(x, y)
     if modes.dim() not in (2, 3) or modes.shape[1] != x.shape[1] or modes.shape[2:] not in ((), (2,)) or len(modes) < 1:
-        raise ValueError(
+        raise InputError(
             f"modes: centres (modes, {x.shape[1]}) or boxes (modes, {x.shape[1]}, 2), not {tuple(modes.shape)}"
         )
     if bool(modes.isnan().any()) or (modes.dim() == 2 and bool(modes.isinf().any())):
-        raise ValueError("modes: NaN, or a centre at infinity")
+        raise InputError("modes: NaN, or a centre at infinity")
     modes, unit = modes.to(x), x.std(0)
     unit = torch.where(unit > 0, unit, 1.0)
 

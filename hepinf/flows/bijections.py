@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.special import ndtri
 
+from ..core.errors import InputError
 from .masked import ACTIVATIONS, MaskedNetwork, sequential
 from .splines import rational_quadratic, rational_quadratic_inverse
 
@@ -28,7 +29,7 @@ class Permutation(nn.Module):
         super().__init__()
         order = torch.as_tensor(order)
         if sorted(order.tolist()) != list(range(len(order))):
-            raise ValueError(f"order: each of the dimensions 0 to {len(order) - 1} once, got {order.tolist()}")
+            raise InputError(f"order: each of the dimensions 0 to {len(order) - 1} once, got {order.tolist()}")
         self.register_buffer("order", order)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, float]:
@@ -42,7 +43,7 @@ class Permutation(nn.Module):
 def permute(dim: int, kind: str, seed: int) -> Permutation:
     "Permutation by its name: `reverse`, or `random` with a seed."
     if kind not in ("reverse", "random"):
-        raise ValueError(f"permutation: 'reverse' or 'random', not '{kind}'")
+        raise InputError(f"permutation: 'reverse' or 'random', not '{kind}'")
     generator = torch.Generator().manual_seed(seed)
     return Permutation(torch.arange(dim).flip(0) if kind == "reverse" else torch.randperm(dim, generator=generator))
 
@@ -78,7 +79,7 @@ class MaskedSpline(nn.Module):
     def __init__(self, dim: int, context: int = 0, *, bins: int = 8, box: float = 5.0, affine: bool = True, **network):
         super().__init__()
         if bins < 1 or not 0 < box < math.inf:
-            raise ValueError(f"a spline needs at least one bin and a positive finite box, got bins={bins}, box={box}")
+            raise InputError(f"a spline needs at least one bin and a positive finite box, got bins={bins}, box={box}")
         self.box, self.affine = float(box), affine
         self.network = MaskedNetwork(dim, 3 * bins - 1 + 2 * affine, context=context, **network)
 
@@ -173,7 +174,7 @@ class Coupling(nn.Module):
     ):
         super().__init__()
         if dim < 2:
-            raise ValueError(
+            raise InputError(
                 "a coupling block needs two dimensions or more, one to learn from the other; use maf or arqs"
             )
         generator = torch.Generator().manual_seed(seed)
@@ -289,11 +290,11 @@ class Frame(nn.Module):
                 torch.full((dim,), default) if value is None else torch.as_tensor(value, dtype=torch.float64).detach()
             )
             if bound.shape != (dim,):
-                raise ValueError(f"{name}: one bound for each of {dim} dimensions, got the shape {tuple(bound.shape)}")
+                raise InputError(f"{name}: one bound for each of {dim} dimensions, got the shape {tuple(bound.shape)}")
             sides.append(bound.double().cpu().clone())
         lower, upper = sides
         for k in (~(lower < upper)).nonzero()[:, 0].tolist():
-            raise ValueError(f"support of dimension {k}: nothing lies between {float(lower[k])} and {float(upper[k])}")
+            raise InputError(f"support of dimension {k}: nothing lies between {float(lower[k])} and {float(upper[k])}")
         # Without a sample: flat between two bounds, half a normal behind one.
         both = lower.isfinite() & upper.isfinite()
         edge = torch.where(lower.isfinite(), lower, torch.where(upper.isfinite(), upper, 0.0))
@@ -318,7 +319,7 @@ class Frame(nn.Module):
         x = x.double()
         self.location.copy_(x.mean(0)), self.width.copy_(x.std(0)), self.mean.zero_(), self.sd.fill_(1.0)
         for k in (~(self.width > 0)).nonzero()[:, 0].tolist():
-            raise ValueError(f"dimension {k} has the same value in every row, {float(x[0, k])}: it has no density")
+            raise InputError(f"dimension {k} has the same value in every row, {float(x[0, k])}: it has no density")
         for k in self.bounded.tolist():
             self.location[k], self.width[k] = truncated_normal(x[:, k], float(self.lower[k]), float(self.upper[k]))
         u = self(x)[0]

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 from .bijections import Coupling, Frame, MaskedAffine, MaskedSpline, Part, Permutation, permute
 
 # %% ../../nbs/06_flows/03_flow.ipynb #core
@@ -69,11 +70,11 @@ class Flow(nn.Module):
         outside = ~((x >= self.frame.lower) & (x <= self.frame.upper))
         for row, k in outside.nonzero()[:1].tolist():
             low, high = float(self.frame.lower[k]), float(self.frame.upper[k])
-            raise ValueError(
+            raise InputError(
                 f"x: event {row} has {float(x[row, k])} in dimension {k}, outside its support [{low}, {high}]"
             )
         if len(x) < 2:
-            raise ValueError(f"standardise: at least two events are needed, got {len(x)}")
+            raise InputError(f"standardise: at least two events are needed, got {len(x)}")
         self.frame.fit(x)
         if context is not None:
             require_finite(context, "context")
@@ -122,7 +123,7 @@ class Flow(nn.Module):
     ) -> Float[Tensor, "*points dim"]:
         "Points drawn from the density, float64: (n, dim), or (observations, n, dim)."
         if n < 1:
-            raise ValueError(f"n: at least one point, not {n}")
+            raise InputError(f"n: at least one point, not {n}")
         shape = (n,) if context is None else torch.broadcast_shapes((n,), context.shape[:-1])
         z = torch.randn(*shape, self.dim, generator=generator, dtype=self.dtype, device=self.frame.mean.device)
         rows, context, shape = self._rows(z, context)
@@ -136,18 +137,18 @@ class Flow(nn.Module):
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
         "Points as rows, context as one row or as many, and the leading shape."
         if x.shape[-1:] != (self.dim,):
-            raise ValueError(f"points need the shape (..., {self.dim}), got {tuple(x.shape)}")
+            raise InputError(f"points need the shape (..., {self.dim}), got {tuple(x.shape)}")
         if (context is not None) != (self.context_size > 0):
             wanted = f"a context (..., {self.context_size})" if self.context_size else "no context"
-            raise ValueError(f"this flow takes {wanted}, got {'none' if context is None else tuple(context.shape)}")
+            raise InputError(f"this flow takes {wanted}, got {'none' if context is None else tuple(context.shape)}")
         if context is None:
             return x.reshape(-1, self.dim), None, x.shape[:-1]
         if context.shape[-1:] != (self.context_size,):
-            raise ValueError(f"context needs the shape (..., {self.context_size}), got {tuple(context.shape)}")
+            raise InputError(f"context needs the shape (..., {self.context_size}), got {tuple(context.shape)}")
         try:
             shape = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
         except RuntimeError:
-            raise ValueError(f"points {tuple(x.shape)} and context {tuple(context.shape)} do not match") from None
+            raise InputError(f"points {tuple(x.shape)} and context {tuple(context.shape)} do not match") from None
         if context.numel() == self.context_size:
             context = context.reshape(1, -1)
         else:
@@ -178,7 +179,7 @@ def _flow(
 
 def _checked(dim: int, context: int, bijectors: int) -> None:
     if dim < 1 or context < 0 or bijectors < 1:
-        raise ValueError(f"a flow needs dim >= 1, context >= 0, bijectors >= 1; got {dim}, {context}, {bijectors}")
+        raise InputError(f"a flow needs dim >= 1, context >= 0, bijectors >= 1; got {dim}, {context}, {bijectors}")
 
 
 def _masked(
@@ -195,11 +196,11 @@ def _masked(
     "Masked layers, each with its own seed, with permutations between them; and those of the hubs."
     _checked(dim, context, bijectors)
     if not 0 <= hubs < max(dim, 1) or (hubs and bijectors > 1):
-        raise ValueError(
+        raise InputError(
             f"hubs: fewer than the {dim} dimensions, after one bijector of all; got {hubs} and {bijectors}"
         )
     if order is not None and len(order) != dim:
-        raise ValueError(f"order: {len(order)} dimensions for a flow of {dim}")
+        raise InputError(f"order: {len(order)} dimensions for a flow of {dim}")
     chain: list[nn.Module] = [] if order is None else [Permutation(order)]
     for n in range(bijectors):
         chain += [permute(dim, permutation, seed + 1000 + n)] if n else []
@@ -303,11 +304,11 @@ def restore(tensors: dict[str, Tensor], card: dict[str, Any]) -> Flow:
         options = dict(card["config"])
         family = options.pop("family")
         if family not in FAMILIES:
-            raise ValueError(nearest("family of flows", str(family), FAMILIES))
+            raise InputError(unknown_name("family of flows", str(family), FAMILIES))
         require_sizes({name: value for name, value in options.items() if name != "seed"}, tensors)
         flow = FAMILIES[family](**options, lower=tensors["frame.lower"], upper=tensors["frame.upper"])
         flow.core.to(getattr(torch, card["dtype"]))
         flow.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"the card does not describe these weights: {error}") from None
+        raise InputError(f"the card does not describe these weights: {error}") from None
     return flow

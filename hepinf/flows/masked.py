@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/06_flows/01_masked.ipynb #linear
 def degrees(dim: int, width: int, lowest: int = 1) -> Int[Tensor, " width"]:
@@ -75,13 +76,13 @@ class MaskedNetwork(nn.Module):
     ):
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(nearest("activation", activation, ACTIVATIONS))
+            raise InputError(unknown_name("activation", activation, ACTIVATIONS))
         if any(int(n) != n or n < 1 for n in (dim, numbers, *hidden)):
-            raise ValueError(f"dim, numbers and hidden must be positive, got {dim}, {numbers} and {tuple(hidden)}")
+            raise InputError(f"dim, numbers and hidden must be positive, got {dim}, {numbers} and {tuple(hidden)}")
         if not hidden:
-            raise ValueError("hidden: at least one layer")
+            raise InputError("hidden: at least one layer")
         if residual and len(set(hidden)) > 1:
-            raise ValueError(f"residual blocks need one width, got hidden={tuple(hidden)}")
+            raise InputError(f"residual blocks need one width, got hidden={tuple(hidden)}")
         self.dim, self.numbers, self.context_size, self.residual = dim, numbers, context, residual
         self.activation = ACTIVATIONS[activation]
         generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .. import __version__
-from ..core.checks import optional
+from ..core.checks import import_extra
+from ..core.errors import InputError
 from .bijections import FAR, WIDEST, Coupling, Frame, MaskedAffine, MaskedSpline, Part, Permutation
 from .flow import Flow
 from .masked import ACTIVATIONS, MaskedNetwork
@@ -31,7 +32,7 @@ class Graph:
     "Nodes and constants of an ONNX graph, in the order in which they are computed."
 
     def __init__(self):
-        self.onnx = optional("onnx", "onnx")
+        self.onnx = import_extra("onnx", "onnx")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -346,9 +347,9 @@ def _metadata(flow: Flow, names: Sequence[str] | None, units: Sequence[str] | No
     units = [""] * flow.dim if units is None else list(units)
     for title, given in (("names", names), ("units", units)):
         if len(given) != flow.dim or not all(isinstance(text, str) for text in given):
-            raise ValueError(f"{title}: one string for each of {flow.dim} parameters, got {given}")
+            raise InputError(f"{title}: one string for each of {flow.dim} parameters, got {given}")
     if len(set(names)) < len(names):
-        raise ValueError(f"names: '{max(names, key=names.count)}' stands there twice")
+        raise InputError(f"names: '{max(names, key=names.count)}' stands there twice")
     bounds = [[b if math.isfinite(b) else None for b in side.tolist()] for side in (flow.frame.lower, flow.frame.upper)]
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     return {
@@ -370,10 +371,10 @@ def export_onnx(
 ) -> Path:
     "Write `log_prob` as ONNX: inputs `x` (points, dim) and `context` (1 or points, size), float64. Returns the path."
     if not isinstance(flow, Flow):
-        raise ValueError(f"export_onnx: a Flow of hepinf is needed, not {type(flow).__name__}")
+        raise InputError(f"export_onnx: a Flow of hepinf is needed, not {type(flow).__name__}")
     metadata, path, graph = _metadata(flow, names, units), Path(path), Graph()
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file in it")
+        raise InputError(f"{path} is a folder; name a file in it")
     helper, double = graph.onnx.helper, graph.onnx.TensorProto.DOUBLE
     x = Value(graph, "x", "float64")
     inputs = [helper.make_tensor_value_info("x", double, ["points", flow.dim])]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..core.errors import InputError
 from .bijections import WIDEST, Part, Permutation
 from .masked import MaskedLinear
 from ..train.loop import History, train
@@ -106,7 +107,7 @@ class Sparsity:
 
     def __init__(self, core: nn.Module, events: int, strength: float, kept: Bool[Tensor, "2 dim dim"] | None = None):
         if not strength > 0:
-            raise ValueError(f"strength: a positive number of standard errors, not {strength}")
+            raise InputError(f"strength: a positive number of standard errors, not {strength}")
         self.epsilon, self.core = strength / math.sqrt(events), core
         self.masks: dict[str, Tensor] = {}
         network = None if kept is None else next(x for x in core.layers if hasattr(x, "network")).network

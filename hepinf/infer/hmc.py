@@ -17,6 +17,7 @@ from torch.special import ndtr
 from tqdm import tqdm
 
 from ..binned.model import BinnedModel
+from ..core.errors import InputError
 from .mle import FitResult, maximum_likelihood
 from ..stats.chains import Samples
 
@@ -241,33 +242,33 @@ def _check(log_prob: Callable, start: Tensor, bounds, names, sizes: dict[str, tu
     "Names and bounds of all parameters, or a `ValueError` that names the culprit."
     for name, (value, least) in sizes.items():
         if value < least:
-            raise ValueError(f"{name}={value}: at least {least} needed")
+            raise InputError(f"{name}={value}: at least {least} needed")
     if start.dim() != 1 or not bool(start.isfinite().all()):
-        raise ValueError(f"start must be one finite point (parameters,), got the shape {tuple(start.shape)}: {start}")
+        raise InputError(f"start must be one finite point (parameters,), got the shape {tuple(start.shape)}: {start}")
     names = [f"theta{k}" for k in range(len(start))] if names is None else list(names)
     if len(names) != len(start) or len(set(names)) != len(names):
-        raise ValueError(f"{len(start)} different names are needed, one per parameter, got {len(names)}: {names}")
+        raise InputError(f"{len(start)} different names are needed, one per parameter, got {len(names)}: {names}")
     infinite = torch.full_like(start, math.inf)
     sides = bounds.T if isinstance(bounds, Tensor) else bounds  # a model's own bounds are one row a parameter
     lower, upper = (-infinite, infinite) if bounds is None else (b.to(start) for b in sides)
     if lower.shape != start.shape or upper.shape != start.shape:
-        raise ValueError(f"bounds of shapes {tuple(lower.shape)} and {tuple(upper.shape)} for {len(start)} parameters")
+        raise InputError(f"bounds of shapes {tuple(lower.shape)} and {tuple(upper.shape)} for {len(start)} parameters")
     outside = (~((lower <= start) & (start <= upper))).nonzero()[:, 0].tolist()
     if outside:
         name, value, low, high = (x[outside[0]] for x in (names, start.tolist(), lower.tolist(), upper.tolist()))
-        raise ValueError(f"start of '{name}', {value}, is not within [{low}, {high}]")
+        raise InputError(f"start of '{name}', {value}, is not within [{low}, {high}]")
     if bool((lower == upper).all()):
-        raise ValueError("every parameter is held: the bounds leave nothing to sample")
+        raise InputError("every parameter is held: the bounds leave nothing to sample")
     point = start.expand(2, -1).clone().requires_grad_()
     with torch.enable_grad():
         value = log_prob(point)
     if not isinstance(value, Tensor) or value.shape != (2,):
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"log_prob must return one value per point, the shape (2,) for 2 points, not {shape}")
+        raise InputError(f"log_prob must return one value per point, the shape (2,) for 2 points, not {shape}")
     if not bool(value.isfinite().all()):
-        raise ValueError(f"log_prob is {value[0].item()} at the start: {dict(zip(names, start.tolist()))}")
+        raise InputError(f"log_prob is {value[0].item()} at the start: {dict(zip(names, start.tolist()))}")
     if not value.requires_grad:
-        raise ValueError("log_prob is not differentiable by torch: it must be built from torch operations on theta")
+        raise InputError("log_prob is not differentiable by torch: it must be built from torch operations on theta")
     return names, lower, upper
 
 # %% ../../nbs/08_infer/04_hmc.ipynb #hmc
@@ -288,7 +289,7 @@ def hmc(
     "Draws from a density by Hamiltonian Monte Carlo (arXiv:1206.1901), float64, on the device of `start`."
     sizes = {"draws": (draws, 4), "warmup": (warmup, 20), "chains": (chains, 1), "steps": (steps, 1)}
     if not 0 < acceptance < 1:
-        raise ValueError(f"acceptance={acceptance}: a number between 0 and 1 is needed")
+        raise InputError(f"acceptance={acceptance}: a number between 0 and 1 is needed")
     start = start.detach().double()
     names, lower, upper = _check(log_prob, start, bounds, names, sizes)
     target = _Target(log_prob, start, lower, upper)
@@ -321,7 +322,7 @@ class Posterior:
 
     def __init__(self, model: BinnedModel, best: FitResult):
         if model.observed is None:
-            raise ValueError("the model has no observed data; read it from a workspace, or set model.observed")
+            raise InputError("the model has no observed data; read it from a workspace, or set model.observed")
         self.model, self.whole = model, best.theta.detach()
         self.free = (~best.held).nonzero()[:, 0]
         self.names = [model.parameter_names[k] for k in self.free.tolist()]

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .mle import FitResult, maximum_likelihood
 
 # %% ../../nbs/08_infer/02_hypotest.ipynb #statistic
@@ -75,17 +76,17 @@ class _Test:
 def _setup(model: Any, data: Tensor | None, auxdata: Tensor | None, poi: str | None, statistic: str) -> tuple:
     "Checked counts, auxiliary data and name of the parameter of interest."
     if statistic not in STATISTICS:
-        raise ValueError(nearest("statistic", statistic, STATISTICS))
+        raise InputError(unknown_name("statistic", statistic, STATISTICS))
     if not hasattr(model, "linearised"):
-        raise ValueError("a BinnedModel is needed: a test makes Asimov data and toys")
+        raise InputError("a BinnedModel is needed: a test makes Asimov data and toys")
     data = model.observed if data is None else data
     if data is None:
-        raise ValueError("data: this model has no observation; pass counts, or model.asimov()")
+        raise InputError("data: this model has no observation; pass counts, or model.asimov()")
     poi = model.poi if poi is None else poi
     if poi is None:
-        raise ValueError("poi: this model has no parameter of interest; name one of its free rates")
+        raise InputError("poi: this model has no parameter of interest; name one of its free rates")
     if model.fixed[model.index(poi)]:
-        raise ValueError(f"poi: '{poi}' is fixed by the model, nothing can be tested")
+        raise InputError(f"poi: '{poi}' is fixed by the model, nothing can be tested")
     counts, auxdata = model.require_data(data, auxdata)
     return counts, auxdata, poi
 
@@ -156,11 +157,11 @@ def hypothesis_test(
     counts, auxdata, poi = _setup(model, data, auxdata, poi, statistic)
     mu = torch.as_tensor(mu, dtype=torch.float64, device=counts.device)
     if not bool(torch.isfinite(mu).all()):
-        raise ValueError("mu: a tested strength is not finite")
+        raise InputError("mu: a tested strength is not finite")
     if statistic == "q0" and bool((mu != 0).any()):
-        raise ValueError("mu: q0 tests mu = 0 only")
+        raise InputError("mu: q0 tests mu = 0 only")
     if statistic == "q_mu_tilde" and bool((mu < 0).any()):
-        raise ValueError("mu: q_mu_tilde tests strengths of 0 or more; q_mu takes negative ones")
+        raise InputError("mu: q_mu_tilde tests strengths of 0 or more; q_mu takes negative ones")
     if toys is not None:
         return _by_toys(model, mu, counts, auxdata, poi, statistic, toys, seed)
     test = _Asymptotic(model, counts, auxdata, poi, statistic)
@@ -188,9 +189,9 @@ def _by_toys(
     model: Any, mu: Tensor, counts: Tensor, auxdata: Tensor, poi: str, statistic: str, toys: int, seed: int
 ) -> Hypothesis:
     if counts.dim() > 1 or auxdata.dim() > 1:
-        raise ValueError("toys: one data set at a time")
+        raise InputError("toys: one data set at a time")
     if toys < 1:
-        raise ValueError(f"toys: at least one is needed, not {toys}")
+        raise InputError(f"toys: at least one is needed, not {toys}")
     test = _Test(model, counts, auxdata, poi, statistic)
     other = torch.tensor(1.0 if statistic == "q0" else 0.0, dtype=torch.float64, device=mu.device)
     background = test.held(other).theta
@@ -299,9 +300,9 @@ def upper_limit(
 ) -> Limit:
     "CLs upper limit on a signal strength, observed and expected (arXiv:1007.1727, section 5); carries no gradient."
     if not 0 < level < 1:
-        raise ValueError(f"level: between 0 and 1, not {level}")
+        raise InputError(f"level: between 0 and 1, not {level}")
     if statistic == "q0":
-        raise ValueError("statistic: q0 tests the background; a limit needs q_mu_tilde or q_mu")
+        raise InputError("statistic: q0 tests the background; a limit needs q_mu_tilde or q_mu")
     counts, auxdata, poi = _setup(model, data, auxdata, poi, statistic)
     batch = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
     # the six wanted limits are one more axis in front

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.errors import InputError
 from .hypotest import Discovery, Hypothesis, Limit, discovery, hypothesis_test, upper_limit  # noqa: F401
 from .mle import FitResult, maximum_likelihood
 
@@ -59,10 +60,10 @@ def profile(
     k = _free(best, name)
     if values is None:
         if best.log_prob.dim():
-            raise ValueError("profile: several data sets need values, one range will not suit them all")
+            raise InputError("profile: several data sets need values, one range will not suit them all")
         centre, sigma = best.theta[..., k].reshape(-1)[0], best.sigma[..., k].reshape(-1)[0]
         if not float(sigma) > 0:
-            raise ValueError(f"profile: '{name}' has no parabolic error to choose a range from; pass values")
+            raise InputError(f"profile: '{name}' has no parabolic error to choose a range from; pass values")
         values = torch.linspace(-3, 3, 31, dtype=torch.float64, device=best.theta.device) * sigma + centre
         values = values.clamp(*best.bounds[k])
     values = torch.as_tensor(values, dtype=torch.float64, device=best.theta.device)
@@ -79,7 +80,7 @@ def _best(likelihood: Any, data: Any, auxdata: Any, best: FitResult | None, opti
     if hasattr(likelihood, "linearised"):
         value = likelihood.log_prob(best.theta, likelihood.observed if data is None else data, auxdata)
         if value.shape != best.log_prob.shape or bool((value - best.log_prob).abs().gt(1e-6 * (1 + value.abs())).any()):
-            raise ValueError("best: this fit belongs to other data")
+            raise InputError("best: this fit belongs to other data")
     return best
 
 
@@ -87,7 +88,7 @@ def _free(best: FitResult, name: str) -> int:
     "Position of a parameter that was free in the fit."
     k = best.index(name)
     if bool(best.held[..., k].any()):
-        raise ValueError(f"'{name}' was fixed in the fit; it has no profile")
+        raise InputError(f"'{name}' was fixed in the fit; it has no profile")
     return k
 
 
@@ -169,7 +170,7 @@ def interval(
 ) -> Interval:
     "Profile-likelihood interval of a parameter (MINOS), asymmetric, within its bounds; carries no gradient."
     if not 0 < level < 1:
-        raise ValueError(f"level: between 0 and 1, not {level}")
+        raise InputError(f"level: between 0 and 1, not {level}")
     best = _best(likelihood, data, auxdata, best, options)
     k = _free(best, name)
     centre = best.theta[..., k, None]
@@ -229,13 +230,13 @@ def impacts(
 ) -> Impacts:
     "Pre- and post-fit impacts of all parameters on the parameter of interest, for one data set; carries no gradient."
     if not hasattr(model, "linearised"):
-        raise ValueError("a BinnedModel is needed: impacts rest on its constraints")
+        raise InputError("a BinnedModel is needed: impacts rest on its constraints")
     poi = getattr(model, "poi", None) if poi is None else poi
     if poi is None:
-        raise ValueError("poi: this model has no parameter of interest; name one")
+        raise InputError("poi: this model has no parameter of interest; name one")
     best = _best(model, data, auxdata, best, {})
     if best.log_prob.dim():
-        raise ValueError("impacts: one data set at a time")
+        raise InputError("impacts: one data set at a time")
     target, theta = _free(best, poi), best.theta
     usable = [k for k in (~best.held).nonzero()[:, 0].tolist() if k != target]
     width = best.sigma.nan_to_num(0.0)

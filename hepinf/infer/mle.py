@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .optimise import CONVERGED, NO_START, RUNNING, SINGULAR, Exact, GaussNewton, climb, lbfgs
 
 # %% ../../nbs/08_infer/01_mle.ipynb #result
@@ -40,7 +41,7 @@ class FitResult:
     def index(self, name: str) -> int:
         "Position of a parameter; raises `ValueError` with the nearest name."
         if name not in self.names:
-            raise ValueError(nearest("parameter", str(name), self.names))
+            raise InputError(unknown_name("parameter", str(name), self.names))
         return list(self.names).index(name)
 
     def __getitem__(self, name: str) -> Float[Tensor, "*batch"]:
@@ -92,7 +93,7 @@ class FitResult:
     def pulls(self) -> tuple[Tensor, Tensor]:
         "(theta - a) / sigma_prior and its post-fit error sigma / sigma_prior; NaN for unconstrained parameters."
         if self.prior is None:
-            raise ValueError("pulls: only the fit of a model knows the constraints of its parameters")
+            raise InputError("pulls: only the fit of a model knows the constraints of its parameters")
         centre, width = self.prior
         return (self.theta - centre) / width, self.sigma / width
 
@@ -180,7 +181,7 @@ class _CallableProblem:
     def rowwise(self, theta: Tensor) -> Tensor:
         value = self.log_prob(theta.reshape(*self.shape, theta.shape[-1]))
         if value.shape != self.shape:
-            raise ValueError(
+            raise InputError(
                 f"log_prob returned the shape {tuple(value.shape)} for start points of shape {tuple(self.shape)}: "
                 f"one start point per data set is needed (repeat it)"
             )
@@ -286,7 +287,7 @@ def _attach(rowwise: Callable, theta: Tensor, free: Tensor, still: Tensor, hessi
 def _names(likelihood: Any, names: Sequence[str] | None, size: int) -> list[str]:
     names = list(names if names is not None else getattr(likelihood, "parameter_names", map(str, range(size))))
     if len(names) != size:
-        raise ValueError(f"{len(names)} names for {size} parameters")
+        raise InputError(f"{len(names)} names for {size} parameters")
     return names
 
 
@@ -297,11 +298,11 @@ def _fixed_values(fixed: Any, names: list[str], start: Tensor) -> dict[int, Tens
     found = {}
     for name, value in items:
         if name not in names:
-            raise ValueError(nearest("parameter", str(name), names))
+            raise InputError(unknown_name("parameter", str(name), names))
         k = names.index(name)
         found[k] = start[..., k] if value is None else torch.as_tensor(value, dtype=torch.float64, device=start.device)
         if not bool(torch.isfinite(found[k]).all()):
-            raise ValueError(f"fixed: the value of '{names[k]}' is not finite")
+            raise InputError(f"fixed: the value of '{names[k]}' is not finite")
     return found
 
 
@@ -313,9 +314,9 @@ def _box(likelihood: Any, bounds: Mapping | None, names: list[str], device: torc
     )
     for name, (low, high) in (bounds or {}).items():
         if name not in names:
-            raise ValueError(nearest("parameter", str(name), names))
+            raise InputError(unknown_name("parameter", str(name), names))
         if not low < high:
-            raise ValueError(f"bounds of '{name}': ({low}, {high}) leave no room")
+            raise InputError(f"bounds of '{name}': ({low}, {high}) leave no room")
         box[names.index(name)] = torch.tensor([low, high], dtype=torch.float64)
     box = box.to(device)
     return box[:, 0], box[:, 1]
@@ -338,17 +339,17 @@ def maximum_likelihood(
     "Bounded maximum-likelihood fit of every data set; never silent about one that did not converge."
     model = likelihood if hasattr(likelihood, "linearised") else None
     if method not in ("auto", "newton", "lbfgs"):
-        raise ValueError(nearest("method", method, ("auto", "newton", "lbfgs")))
+        raise InputError(unknown_name("method", method, ("auto", "newton", "lbfgs")))
     if model is not None:
         data = model.observed if data is None else data
         if data is None:
-            raise ValueError("data: this model has no observation; pass counts, or model.asimov()")
+            raise InputError("data: this model has no observation; pass counts, or model.asimov()")
         data, auxdata = model.require_data(data, auxdata)
         start = model.nominal if start is None else start
     elif start is None:
-        raise ValueError("start: a callable needs its start point as start=..., one per data set (second comes data)")
+        raise InputError("start: a callable needs its start point as start=..., one per data set (second comes data)")
     elif auxdata is not None:
-        raise ValueError("auxdata belong to a model; a callable takes its data with `data`, or holds them itself")
+        raise InputError("auxdata belong to a model; a callable takes its data with `data`, or holds them itself")
     device = model.device if model is not None else getattr(start, "device", None)
     start = torch.as_tensor(start, dtype=torch.float64, device=device)
     names = _names(likelihood, names, start.shape[-1])
@@ -373,7 +374,7 @@ def maximum_likelihood(
     outside[:, list(held)] = False
     if bool(outside.any()):
         row, k = outside.nonzero()[0].tolist()
-        raise ValueError(
+        raise InputError(
             f"start of '{names[k]}' is {float(theta[row, k])}, outside its bounds [{float(low[k])}, {float(high[k])}]"
         )
     low, high = torch.where(pins, theta.detach(), low), torch.where(pins, theta.detach(), high)

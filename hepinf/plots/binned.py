@@ -13,7 +13,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .style import PETROFF, to_array
 
 # %% ../../nbs/13_plots/02_binned.ipynb #garwood
@@ -26,7 +27,7 @@ def garwood(
 
     counts = to_array(counts, "counts", (None,), finite=False)  # NaN gives NaN
     if (counts < 0).any() or not 0 < level < 1:
-        raise ValueError(f"counts must not be negative and level={level} lie between 0 and 1, got {counts.tolist()}")
+        raise InputError(f"counts must not be negative and level={level} lie between 0 and 1, got {counts.tolist()}")
     tail = (1 - level) / 2
     low = np.where(counts > 0, chi2.ppf(tail, 2 * np.maximum(counts, 1e-300)) / 2, 0.0 * counts)
     return low, chi2.ppf(1 - tail, 2 * counts + 2) / 2
@@ -48,7 +49,7 @@ def _read_channel(name: str, stack: dict, band: ArrayLike, counts: ArrayLike | N
     "A channel after its checks."
     where = f"channel {name!r}"
     if not stack:
-        raise ValueError(f"{where} has no sample")
+        raise InputError(f"{where} has no sample")
     size = to_array(next(iter(stack.values())), where, (None,), finite=False).shape
     stack = {sample: to_array(y, f"{where}, sample {sample!r}", size) for sample, y in stack.items()}
     band = to_array(band, f"{where}, band", size)
@@ -56,11 +57,11 @@ def _read_channel(name: str, stack: dict, band: ArrayLike, counts: ArrayLike | N
     for what, array in (("sum of the samples", sum(stack.values())), ("band", band), ("data", counts)):
         bad = np.flatnonzero(array < -1e-9)  # a sum may miss 0 by rounding
         if len(bad):
-            raise ValueError(f"{where}, {what}: {array[bad[0]]:.4g} in bin {bad[0]} is negative")
+            raise InputError(f"{where}, {what}: {array[bad[0]]:.4g} in bin {bad[0]} is negative")
     if edges is not None:
         edges = to_array(edges, f"{where}, edges", (size[0] + 1,))
         if not (np.diff(edges) > 0).all():
-            raise ValueError(f"{where}: edges must increase, got {edges.tolist()}")
+            raise InputError(f"{where}: edges must increase, got {edges.tolist()}")
     return _Panel(name, stack, band, counts, edges)
 
 # %% ../../nbs/13_plots/02_binned.ipynb #join
@@ -147,10 +148,10 @@ def plot_yields(
     for what, given in (("bands", bands), ("data", data), ("edges", edges), ("xlabels", xlabels)):
         for channel in given:
             if channel not in samples:
-                raise ValueError(f"{what}: {nearest('channel', channel, samples)}")
+                raise InputError(f"{what}: {unknown_name('channel', channel, samples)}")
     if not samples or set(samples) != set(bands):
         missing = [channel for channel in samples if channel not in bands]
-        raise ValueError(f"bands: channel {missing[0]!r} is missing" if missing else "samples: no channel was given")
+        raise InputError(f"bands: channel {missing[0]!r} is missing" if missing else "samples: no channel was given")
     panels = [_read_channel(c, stack, bands[c], data.get(c), edges.get(c)) for c, stack in samples.items()]
     panels = _join_single_bins(panels)
     stacked = _join_small_samples(panels)

@@ -13,7 +13,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .style import GREEN, PETROFF, YELLOW, symbol_of, to_array
 
 # %% ../../nbs/13_plots/01_fits.ipynb #names
@@ -21,10 +22,10 @@ def _unique(names: Sequence[str], chosen: Sequence[str] = ()) -> list[str]:
     "The names as a list; refused: a name that occurs twice, a chosen one that does not occur."
     for name, count in Counter(names).items():
         if count > 1:
-            raise ValueError(f"names: {name!r} occurs {count} times")
+            raise InputError(f"names: {name!r} occurs {count} times")
     for name in chosen:
         if name not in names:
-            raise ValueError(nearest("parameter", name, names))
+            raise InputError(unknown_name("parameter", name, names))
     return list(names)
 
 
@@ -69,9 +70,9 @@ def plot_pulls(
     bad = np.flatnonzero((errors < 0) | ~is_free & (widths <= 0))
     if len(bad):
         k = bad[0]
-        raise ValueError(f"{names[k]!r}: error {errors[k]} and width {widths[k]} must be positive; is it free?")
+        raise InputError(f"{names[k]!r}: error {errors[k]} and width {widths[k]} must be positive; is it free?")
     if most is not None and most < 1:
-        raise ValueError(f"most={most}: at least one parameter must be shown")
+        raise InputError(f"most={most}: at least one parameter must be shown")
     scale = np.where(is_free, 1.0, widths)
     pulls, ratios = (values - centres) / scale, errors / scale
     shown = np.flatnonzero(~is_free)
@@ -111,9 +112,9 @@ def plot_impacts(
 
     names = _unique(names, free)
     if poi in names:
-        raise ValueError(f"names: {poi!r} is the parameter of interest and has no impact on itself; leave it out")
+        raise InputError(f"names: {poi!r} is the parameter of interest and has no impact on itself; leave it out")
     if most < 1:
-        raise ValueError(f"most={most}: at least one parameter must be shown")
+        raise InputError(f"most={most}: at least one parameter must be shown")
     is_free = np.isin(names, list(free))
     up, down = _per_parameter(impacts_up, "impacts_up", names), _per_parameter(impacts_down, "impacts_down", names)
     order = np.argsort(-np.maximum(np.abs(up), np.abs(down)), kind="stable")[:most]
@@ -158,7 +159,7 @@ def plot_correlation(
     if len(bad):
         i, j = bad[0]
         pair = f"{names[i]!r}, {names[j]!r}"
-        raise ValueError(f"matrix: {rho[i, j]:.4g} and {rho[j, i]:.4g} for {pair} is no correlation (a covariance?)")
+        raise InputError(f"matrix: {rho[i, j]:.4g} and {rho[j, i]:.4g} for {pair} is no correlation (a covariance?)")
     off = np.abs(rho - np.diag(np.diag(rho)))
     kept = np.flatnonzero((off >= threshold).any(1))
     side = 2 + min(0.35 * len(kept), 12)
@@ -195,12 +196,12 @@ def plot_corner(
     lines = {label: to_array(x, f"line {label!r}", (len(names),), names) for label, x in (lines or {}).items()}
     sets = {label: to_array(x, f"samples {label!r}", (None, len(names)), names) for label, x in samples.items()}
     if not sets:
-        raise ValueError("samples: at least one set is needed")
+        raise InputError("samples: at least one set is needed")
     for label, draws in sets.items():
         if len(draws) <= len(names):
-            raise ValueError(f"samples {label!r}: {len(draws)} draws are too few for {len(names)} parameters")
+            raise InputError(f"samples {label!r}: {len(draws)} draws are too few for {len(names)} parameters")
         for k in np.flatnonzero(np.ptp(draws, axis=0) == 0):
-            raise ValueError(f"samples {label!r}: {names[k]!r} never changes; leave it out")
+            raise InputError(f"samples {label!r}: {names[k]!r} never changes; leave it out")
     ends = [np.quantile(draws, [0.001, 0.999], axis=0) for draws in sets.values()] + [[x, x] for x in lines.values()]
     low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
     margin = 0.05 * (high - low)

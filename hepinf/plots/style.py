@@ -13,7 +13,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from ..stats.toys import median_band
 
 # %% ../../nbs/13_plots/00_style.ipynb #style
@@ -60,14 +61,14 @@ def to_array(
     try:
         array = np.array(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{what}: an array of numbers is needed ({error})") from None
+        raise InputError(f"{what}: an array of numbers is needed ({error})") from None
     if array.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, array.shape)):
         wanted = ", ".join("any length" if n is None else str(n) for n in shape)
-        raise ValueError(f"{what}: the shape is {array.shape}, needed is ({wanted})")
+        raise InputError(f"{what}: the shape is {array.shape}, needed is ({wanted})")
     bad = np.argwhere(~np.isfinite(array))
     if finite and len(bad):
         place = repr(labels[bad[0][-1]]) if labels else f"position {', '.join(map(str, bad[0]))}"
-        raise ValueError(f"{what}: {array[tuple(bad[0])]} at {place} is not a finite number")
+        raise InputError(f"{what}: {array[tuple(bad[0])]} at {place} is not a finite number")
     return array
 
 # %% ../../nbs/13_plots/00_style.ipynb #templates
@@ -127,7 +128,7 @@ def ranges_below(x: ArrayLike, y: ArrayLike, level: float) -> list[tuple[float, 
     x = to_array(x, "x", (None,))
     y = to_array(y, "y", x.shape)
     if len(x) < 2 or not (np.diff(x) > 0).all():
-        raise ValueError(f"the scan must increase from point to point and have two at least, got {x.tolist()}")
+        raise InputError(f"the scan must increase from point to point and have two at least, got {x.tolist()}")
     inside = y < level
     k = np.flatnonzero(inside[1:] != inside[:-1])
     ends = x[k] + (level - y[k]) / (y[k + 1] - y[k]) * (x[k + 1] - x[k])
@@ -151,7 +152,7 @@ def plot_profile(
     values = to_array(values, "values", (None,))
     profiles = {label: to_array(y, f"profile {label!r}", values.shape) for label, y in profiles.items()}
     if interval is not None and interval not in profiles:
-        raise ValueError(nearest("profile", interval, profiles))
+        raise InputError(unknown_name("profile", interval, profiles))
     for k, (label, profile) in enumerate(profiles.items()):
         ax.plot(values, profile, color=f"C{k}", label=label)
     for k, (label, (centre, sd)) in enumerate((parabolas or {}).items()):
@@ -213,7 +214,7 @@ def _read_cls(what: str, cls: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     "CLs values, which are probabilities."
     array = to_array(cls, what, shape)
     if not ((array >= 0) & (array <= 1 + 1e-9)).all():
-        raise ValueError(f"{what}: CLs lies between 0 and 1, not at {array.min():.4g} or {array.max():.4g}")
+        raise InputError(f"{what}: CLs lies between 0 and 1, not at {array.min():.4g} or {array.max():.4g}")
     return array
 
 # %% ../../nbs/13_plots/00_style.ipynb #limits
@@ -231,11 +232,11 @@ def plot_limits(
     expected = _read_cls("cls_expected", cls_expected, (5, len(mu)))
     observed = None if cls_observed is None else _read_cls("cls_observed", cls_observed, mu.shape)
     if not 0 < level < 1:
-        raise ValueError(f"level={level}: a confidence level lies between 0 and 1")
+        raise InputError(f"level={level}: a confidence level lies between 0 and 1")
     falls = np.argwhere(np.diff(expected, axis=0) < -1e-6)
     if len(falls):
         row, point = falls[0]
-        raise ValueError(
+        raise InputError(
             f"cls_expected: rows must grow from -2 to 2 sigma, but row {row + 1} falls at mu = {mu[point]:g}"
         )
     alpha, symbol = 1 - level, symbol_of(poi)

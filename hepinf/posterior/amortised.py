@@ -21,7 +21,8 @@ from torch import Tensor
 from ..binned.model import BinnedModel
 from ..binned.storage import pack_model, unpack_model
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from ..diagnostics.two_sample import hpdi
 from .correction import Corrected, correct
 from .encoder import Condition, Conditioner
@@ -136,7 +137,7 @@ class AmortisedPosterior:
     ) -> Float[Tensor, "*observations n dim"]:
         "Samples in standard normal coordinates of the priors, float64."
         if n < 1:
-            raise ValueError(f"n: at least one sample, not {n}")
+            raise InputError(f"n: at least one sample, not {n}")
         rows, shape = self._counts(counts, asimov)
         return self._points(self.conditioner(rows), n, generator).double().reshape(*shape, n, len(self.names))
 
@@ -195,7 +196,7 @@ class AmortisedPosterior:
     ) -> Summary:
         "Mean, quantiles, shortest interval and shrinkage of each parameter for one observation."
         if torch.as_tensor(counts).dim() != 1:
-            raise ValueError(
+            raise InputError(
                 f"summary is of one observation (bins,), got the shape {tuple(torch.as_tensor(counts).shape)}"
             )
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -242,7 +243,7 @@ class AmortisedPosterior:
         "The posterior by the density of the model: n samples, weighted; warns where more was needed, up to HMC."
         rows, shape = self._counts(counts, asimov)
         if len(shape):
-            raise ValueError(f"correct is for one observation (bins,), got the shape {(*shape, self.joint.bins)}")
+            raise InputError(f"correct is for one observation (bins,), got the shape {(*shape, self.joint.bins)}")
         generator = torch.Generator(self.device).manual_seed(seed)
         with torch.no_grad():
             z = self.sample_whitened(n, rows[0], generator=generator, asimov=asimov)
@@ -254,7 +255,7 @@ class AmortisedPosterior:
         "Is this observation like the simulations? Warns if fewer than 1 % of them fit as badly, or as well."
         rows, shape = self._counts(counts, asimov)
         if len(shape):
-            raise ValueError(f"check is of one observation (bins,), got the shape {(*shape, self.joint.bins)}")
+            raise InputError(f"check is of one observation (bins,), got the shape {(*shape, self.joint.bins)}")
         if self._typical is None:
             generator = torch.Generator(self.device).manual_seed(1)
             _, simulated = self.conditioner.joint.sample(TYPICAL, generator)
@@ -319,16 +320,16 @@ def train_posterior(
     "Learn the posterior of the parameters of interest from simulations; raises `ValueError` on bad input."
     if isinstance(model, Joint):
         if priors is not None or interest is not None or mc is not None:
-            raise ValueError("priors, interest and mc belong to the Joint that was given")
+            raise InputError("priors, interest and mc belong to the Joint that was given")
         joint = model
     else:
         joint = Joint(model, priors, interest, mc)
     if preset not in PRESETS:
-        raise ValueError(nearest("preset", preset, PRESETS))
+        raise InputError(unknown_name("preset", preset, PRESETS))
     if (steps is None) == (minutes is None):
-        raise ValueError("give either steps or minutes: how long to train")
+        raise InputError("give either steps or minutes: how long to train")
     if size < batch_size or uses < 0:
-        raise ValueError(f"size: at least the batch size {batch_size}, got {size}; uses: 0 or more, got {uses}")
+        raise InputError(f"size: at least the batch size {batch_size}, got {size}; uses: 0 or more, got {uses}")
     config = dict(PRESETS[preset]) | {"newton_steps": 2, "seed": seed, "preset": preset}
     config |= {key: options.pop(key) for key in list(options) if key in config}
     conditioner, network = build(joint, config)
@@ -410,5 +411,5 @@ def load_posterior(folder: str | Path, device: torch.device | str | None = None)
         conditioner.load_state_dict(parts["conditioner"])
         network.load_state_dict(parts["network"])
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"{folder}: the card does not describe this posterior: {error}") from None
+        raise InputError(f"{folder}: the card does not describe this posterior: {error}") from None
     return AmortisedPosterior(joint, conditioner, network, card["config"])

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .joint import Joint
 
 # %% ../../nbs/12_posterior/01_encoder.ipynb #regression
@@ -66,9 +67,9 @@ class Conditioner(nn.Module):
     def __init__(self, joint: Joint, kind: str = "newton", steps: int = 2):
         super().__init__()
         if kind not in KINDS:
-            raise ValueError(nearest("conditioner", kind, KINDS))
+            raise InputError(unknown_name("conditioner", kind, KINDS))
         if steps < 1:
-            raise ValueError(f"steps: at least one Newton step, not {steps}")
+            raise InputError(f"steps: at least one Newton step, not {steps}")
         self.kind, self.steps, self.joint = kind, steps, joint.cast(torch.float32)
         self.dim, rows = len(joint.interest), joint.bins + 1
         # how many features are handed on as they are; the others, one for each bin, may be embedded

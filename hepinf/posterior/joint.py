@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError, NumericalError, RunError
 from ..stats.priors import Bounded, Gamma, Normal, Poisson, Prior, Whitening
 
 # %% ../../nbs/12_posterior/00_joint.ipynb #negative-binomial
@@ -69,17 +70,17 @@ def _priors(model: BinnedModel, given: Mapping[str, Prior]) -> dict[str, Prior]:
     missing = [name for name, prior in found.items() if prior is None]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        raise ValueError(
+        raise InputError(
             f"no prior for {', '.join(map(repr, missing[:5]))}{more}: parameters without an auxiliary measurement "
             "need one, such as Gamma(1.25, 4), LogNormal(1, 0.3) or Bounded(0, 3)"
         )
     for name, prior in found.items():
         if not isinstance(prior, Prior):
-            raise ValueError(f"the prior of '{name}' must be Normal, Gamma, LogNormal or Bounded, not {prior!r}")
+            raise InputError(f"the prior of '{name}' must be Normal, Gamma, LogNormal or Bounded, not {prior!r}")
         (low, high), bounds = prior.support, model.parameters[model.index(name)].bounds
         # priors without an end may pass a bound, which is then only where a fit would stop
         if (-math.inf < low < bounds[0]) or (bounds[1] < high < math.inf):
-            raise ValueError(f"the prior of '{name}' reaches from {low} to {high}, its bounds are {bounds}")
+            raise InputError(f"the prior of '{name}' reaches from {low} to {high}, its bounds are {bounds}")
     return found
 
 # %% ../../nbs/12_posterior/00_joint.ipynb #class
@@ -110,16 +111,16 @@ class Joint:
         self.interest = list(free if interest is None else interest)
         for name in self.interest:
             if name not in found:
-                raise ValueError(nearest("parameter of interest", name, list(found)))
+                raise InputError(unknown_name("parameter of interest", name, list(found)))
         if not self.interest or len(set(self.interest)) != len(self.interest):
-            raise ValueError(f"interest: at least one parameter, each once, got {self.interest}")
+            raise InputError(f"interest: at least one parameter, each once, got {self.interest}")
         weighted = bool((model.yields.mc_ratio > 0).any())
         if mc is None:
             mc = "gamma" if weighted else "none"
         if mc not in MC_MODES:
-            raise ValueError(nearest("mode of MC statistics", mc, MC_MODES))
+            raise InputError(unknown_name("mode of MC statistics", mc, MC_MODES))
         if mc != "none" and not weighted:
-            raise ValueError(f"mc='{mc}', but no process of the model has a mc_weight")
+            raise InputError(f"mc='{mc}', but no process of the model has a mc_weight")
         self.model, self.mc, self.bins = model, mc, model.yields.bins
         self.names = [name for name in found if name not in self.interest] + self.interest
         self.nuisances, self.size = len(self.names) - len(self.interest), len(self.names)
@@ -187,7 +188,7 @@ class Joint:
             pairs.append((z, counts) if bool(good.all()) else (z[good], counts[good]))
             found += len(pairs[-1][0])
             if len(pairs) > 5 and found < 0.01 * n * len(pairs):
-                raise RuntimeError("fewer than 1 % of the points of the prior have no negative expectation")
+                raise RunError("fewer than 1 % of the points of the prior have no negative expectation")
         z, counts = (torch.cat(part) for part in zip(*pairs))
         return z, counts
 
@@ -196,9 +197,7 @@ class Joint:
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0])
             values = ", ".join(f"{name} = {x:.4g}" for name, x in zip(self.names, self.parameters(z[row]).tolist()))
-            raise FloatingPointError(
-                f"{int((~finite).sum())} of {len(z)} points: {what} is not finite; first: {values}"
-            )
+            raise NumericalError(f"{int((~finite).sum())} of {len(z)} points: {what} is not finite; first: {values}")
 
     def _counts(self, theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         "Expectations and counts, once each."
@@ -310,7 +309,7 @@ class Joint:
         if not asimov and bool(broken.any()):
             *batch, k = broken.nonzero()[0].tolist()
             where = f"bin {k}" + (f" of data set {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else "")
-            raise ValueError(
+            raise InputError(
                 f"counts, {where}: {float(counts[tuple(broken.nonzero()[0])]):.6g} is not a whole number; if these are "
                 "expected counts, say asimov=True"
             )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
+from ..core.errors import InputError
 from ..stats.priors import Normal
 from ..summaries.histogram import hard_counts
 from ..summaries.partition import best_cells, binned_sigma
@@ -51,10 +52,10 @@ class Toy:
     def __post_init__(self):
         names = [blob.name for blob in self.processes]
         if not self.signals or len(set(names)) != len(names):
-            raise ValueError(f"a toy needs a signal, and processes with different names, not {names}")
+            raise InputError(f"a toy needs a signal, and processes with different names, not {names}")
         for blob in self.processes:
             if not blob.events > 0 or (blob.shift is not None and blob in self.signals):
-                raise ValueError(f"process {blob.name!r}: events must be positive, and only a background has a shift")
+                raise InputError(f"process {blob.name!r}: events must be positive, and only a background has a shift")
 
     @property
     def processes(self) -> tuple[Blob, ...]:
@@ -116,7 +117,7 @@ def sample(toy: Toy, events: int, generator: torch.Generator) -> tuple[Float[Ten
 def simulation(toy: Toy, events: int, seed: int) -> Simulation:
     "Simulated events of all processes (`events` of each) with their weights and shifted data sets."
     if events < 1:
-        raise ValueError(f"events: at least one of each process is needed, got {events}")
+        raise InputError(f"events: at least one of each process is needed, got {events}")
     x, labels = sample(toy, events, torch.Generator().manual_seed(seed))
     weights = torch.tensor([blob.events / events for blob in toy.processes], dtype=torch.float64)[labels]
     shifts = {}
@@ -170,9 +171,9 @@ def _classify(summary: Callable, x: Tensor, bins: int) -> Tensor:
     with torch.no_grad():
         index = torch.cat([summary(part) for part in x.float().split(200_000)])
     if index.is_floating_point() or index.shape != (len(x),):
-        raise ValueError(f"summary: one integer bin per event is needed, not {index.dtype} of {tuple(index.shape)}")
+        raise InputError(f"summary: one integer bin per event is needed, not {index.dtype} of {tuple(index.shape)}")
     if bool(((index < 0) | (index >= bins)).any()):
-        raise ValueError(f"summary: bins {int(index.min())} to {int(index.max())} found, outside 0..{bins - 1}")
+        raise InputError(f"summary: bins {int(index.min())} to {int(index.max())} found, outside 0..{bins - 1}")
     return index.cpu().long()
 
 
@@ -226,7 +227,7 @@ def classifier(toy: Toy, bins: int) -> Callable:
 def classifier_counts(toy: Toy, bins: int) -> Float[Tensor, "variants bins"]:
     "Closed-form templates of the ideal classifier of one signal and one background, uniform bins on [0, 1]."
     if len(toy.processes) != 2 or not toy.signals:
-        raise ValueError(f"the closed form needs one signal and one background, not {len(toy.processes)} processes")
+        raise InputError(f"the closed form needs one signal and one background, not {len(toy.processes)} processes")
     a, c = (torch.tensor(blob.centre, dtype=torch.float64) for blob in toy.processes)
     edges = torch.logit(torch.arange(bins + 1, dtype=torch.float64) / bins) - (c @ c - a @ a) / 2
     centres, events = toy.variants
@@ -261,7 +262,7 @@ def best_summary(
 def model(toy: Toy, counts: Float[Tensor, "variants bins"]) -> BinnedModel:
     "The binned likelihood of exact templates; bins that no variant fills are dropped."
     if counts.shape[:1] != toy.variants[1].shape:
-        raise ValueError(f"counts: {len(counts)} rows, but the toy has {len(toy.variants[1])} variants")
+        raise InputError(f"counts: {len(counts)} rows, but the toy has {len(toy.variants[1])} variants")
     counts = counts[:, (counts > 0).any(0)]
     n, processes = len(toy.processes), []
     names = {blob.name: name for name, blob in toy.nuisances.items()}

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/14_problems/00_datasets.ipynb #record
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Record:
 
     def __post_init__(self) -> None:
         if not re.fullmatch("sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", self.checksum):
-            raise ValueError(f"record '{self.name}': '{self.checksum}' is not 'sha256:' or 'md5:' and its digits")
+            raise InputError(f"record '{self.name}': '{self.checksum}' is not 'sha256:' or 'md5:' and its digits")
         path = PurePosixPath(self.file)
         if path.is_absolute() or ".." in path.parts or "\\" in self.file:
-            raise ValueError(f"record '{self.name}': the file '{self.file}' is not below the data folder")
+            raise InputError(f"record '{self.name}': the file '{self.file}' is not below the data folder")
 
 # %% ../../nbs/14_problems/00_datasets.ipynb #workspaces
 _SMODELS = (
@@ -196,11 +197,11 @@ def verify(
     state = path.stat()
     advice = "it is damaged or another version: remove or replace it"
     if record.size is not None and state.st_size != record.size:
-        raise ValueError(f"{path} has {state.st_size} bytes, record '{record.name}' has {record.size}; {advice}")
+        raise InputError(f"{path} has {state.st_size} bytes, record '{record.name}' has {record.size}; {advice}")
     algorithm, expected = record.checksum.split(":")
     found = _digest(str(path), algorithm, state.st_size, state.st_mtime_ns)
     if found != expected:
-        raise ValueError(f"{path} has {algorithm} {found}, record '{record.name}' has {expected}; {advice}")
+        raise InputError(f"{path} has {algorithm} {found}, record '{record.name}' has {expected}; {advice}")
     return path
 
 # %% ../../nbs/14_problems/00_datasets.ipynb #fetch
@@ -214,7 +215,7 @@ def fetch(
     FileNotFoundError, one line with the origin and the places, for a file that is not here and cannot be downloaded.
     """
     if name not in registry:
-        raise ValueError(nearest("record", name, registry))
+        raise InputError(unknown_name("record", name, registry))
     import pooch  # here, so that importing this room stays free of the network stack
 
     record = registry[name]
@@ -222,7 +223,7 @@ def fetch(
     if given := os.environ.get("HEPINF_DATA"):
         folder = Path(given).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"HEPINF_DATA={given} is not a folder; create it or unset the variable")
+            raise InputError(f"HEPINF_DATA={given} is not a folder; create it or unset the variable")
         places.insert(0, folder / record.file)
     for path in places:
         if path.is_file():
@@ -237,7 +238,7 @@ def find(
     "The file at that path if there is one, else `fetch`; ValueError if it is neither a file nor a record."
     path = Path(name_or_path).expanduser()
     if not path.is_file() and name_or_path not in registry:
-        raise ValueError(f"there is no file '{name_or_path}'; {nearest('record', name_or_path, registry)}")
+        raise InputError(f"there is no file '{name_or_path}'; {unknown_name('record', name_or_path, registry)}")
     return path if path.is_file() else fetch(name_or_path, registry)
 
 # %% ../../nbs/14_problems/00_datasets.ipynb #download
@@ -263,5 +264,5 @@ def _download(record: Record, places: list[Path]) -> Path:
             f"record '{record.name}' is not here and could not be downloaded ({reason}): {advice}"
         ) from None
     except ValueError as error:  # other bytes: pooch names both checksums
-        raise ValueError(f"record '{record.name}' from {record.url}: {error}") from None
+        raise InputError(f"record '{record.name}' from {record.url}: {error}") from None
     return verify(target, record)

@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from ..infer.hmc import hmc
 from ..infer.mle import maximum_likelihood
 
@@ -111,7 +112,7 @@ class ToyLikelihood(_Tables):
 
 def _checked(theta: Tensor) -> Tensor:
     if theta.shape[-1:] != (len(NAMES),):
-        raise ValueError(f"theta needs the shape (*batch, {len(NAMES)}), not {tuple(theta.shape)}")
+        raise InputError(f"theta needs the shape (*batch, {len(NAMES)}), not {tuple(theta.shape)}")
     return theta.double()
 
 
@@ -247,10 +248,10 @@ def log_marginal(
     "Log of the integral of likelihood times prior over everything but `names`; without names: log evidence, one point."
     for name in names:
         if name not in GLOBALS:
-            raise ValueError(nearest("global parameter", name, GLOBALS))
+            raise InputError(unknown_name("global parameter", name, GLOBALS))
     values = toy.nominal.new_zeros(1, 0) if values is None else values.double()
     if values.shape[1:] != (len(names),) or len(set(names)) != len(names):
-        raise ValueError(
+        raise InputError(
             f"one column of values for each of the different names {list(names)}, not {tuple(values.shape)}"
         )
     known = [GLOBALS.index(name) for name in names]
@@ -283,7 +284,7 @@ def log_evidence(
 ) -> Evidence:
     "Log of the integral of likelihood times prior."
     if method not in ("globals", "full"):
-        raise ValueError(nearest("method", method, ("globals", "full")))
+        raise InputError(unknown_name("method", method, ("globals", "full")))
     parts = 16
     if method == "globals":
         size = (n or 16384) // parts
@@ -371,7 +372,7 @@ def samples(
 ) -> Float[Tensor, "n 95"]:
     "Nearly independent draws from the posterior, from the cache if they are there."
     if n < 1 or seed < 0:
-        raise ValueError(f"n={n}, seed={seed}: at least one sample and a seed from 0 on are needed")
+        raise InputError(f"n={n}, seed={seed}: at least one sample and a seed from 0 on are needed")
     if cache is None:
         import pooch  # here, as in `datasets`
 

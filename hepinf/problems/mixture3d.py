@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 from ..stats.priors import Normal
 from ..summaries.fisher import uncertainty, variance
 from ..summaries.histogram import hard_counts
@@ -87,7 +88,7 @@ def shift_background(
 ) -> Float[Tensor, "events 3"]:
     "Nominal background events moved to the point (r, lambda = rate)."
     if not rate > 0:
-        raise ValueError(f"lambda must be positive, got {rate}")
+        raise InputError(f"lambda must be positive, got {rate}")
     return background * background.new_tensor([1.0, 1.0, NOMINAL["lambda"] / rate]) + background.new_tensor(
         [r, 0.0, 0.0]
     )
@@ -105,7 +106,7 @@ def _check_shapes(names: Iterable[str]) -> None:
     "Refuse names that are not shape parameters."
     for name in names:
         if name not in STEP:
-            raise ValueError(nearest("shape parameter", name, STEP))
+            raise InputError(unknown_name("shape parameter", name, STEP))
 
 
 def shift_pairs(background: Float[Tensor, "n 3"], steps: dict[str, float]) -> Float[Tensor, "shapes 2 n 3"]:
@@ -221,7 +222,7 @@ def templates_from_events(
     for name, sample in (("signal", signal), ("background", background)):
         require_finite(sample, name)
         if not len(sample):
-            raise ValueError(f"{name}: no events")
+            raise InputError(f"{name}: no events")
 
     def histogram(events: Tensor) -> Tensor:
         index = torch.cat([summary(part) for part in events.split(100_000)])

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/14_problems/07_published_samples.ipynb #ew-table
 # published minima and maxima of the sample, arXiv:2309.09743 and its code repository NF4HEP/NFLikelihoods
@@ -239,7 +240,7 @@ class PublishedSamples:
     def without(self, name: str) -> "PublishedSamples":
         "The same samples with one column less; ValueError for an unknown name."
         if name not in self.names:
-            raise ValueError(nearest("parameter", name, self.names))
+            raise InputError(unknown_name("parameter", name, self.names))
         keep = [i for i, n in enumerate(self.names) if n != name]
         return replace(
             self,
@@ -259,9 +260,9 @@ def _check(theta: Tensor, fit: Fit, source: str) -> None:
         found = f"{source}: column {i}, {name}, has values from {smallest[i]:.6g} to {largest[i]:.6g}"
         published = f"the published range is {fit.low[i]:.6g} to {fit.high[i]:.6g}"
         if smallest[i] < fit.support[0][i] or largest[i] > fit.support[1][i]:
-            raise ValueError(f"{found}, beyond its edge; {published}")
+            raise InputError(f"{found}, beyond its edge; {published}")
         if not fit.low[i] <= middle[i] <= fit.high[i]:
-            raise ValueError(f"{found}, median {middle[i]:.6g}; {published}: other columns or units?")
+            raise InputError(f"{found}, median {middle[i]:.6g}; {published}: other columns or units?")
         if smallest[i] < fit.low[i] - width[i] or largest[i] > fit.high[i] + width[i]:
             warnings.warn(f"{found}; {published}", stacklevel=3)
     for i in range(len(fit.names)):
@@ -291,20 +292,20 @@ def _open(path: Path, columns: int) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as .npy ({str(error).split('. ')[0]}); {wanted}") from None
+        raise InputError(f"{path} cannot be read as .npy ({str(error).split('. ')[0]}); {wanted}") from None
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays; {wanted}")
+        raise InputError(f"{path} is an archive of arrays; {wanted}")
     if array.ndim != 3 or array.shape[-1] != columns or array.dtype.kind != "f" or not array.size:
-        raise ValueError(f"{path} has shape {array.shape} and type {array.dtype}; {wanted}")
+        raise InputError(f"{path} has shape {array.shape} and type {array.dtype}; {wanted}")
     return array
 
 
 def _steps(array: np.ndarray, first: int, every: int, source: str) -> Tensor:
     "The chosen steps of all walkers, one below the other, float64."
     if first < 0 or every < 1:
-        raise ValueError(f"first step {first}, every {every}: at least 0 and at least 1 are needed")
+        raise InputError(f"first step {first}, every {every}: at least 0 and at least 1 are needed")
     if first >= len(array):
-        raise ValueError(f"{source} has {len(array)} steps, none is left from step {first} on")
+        raise InputError(f"{source} has {len(array)} steps, none is left from step {first} on")
     return torch.from_numpy(np.array(array[first::every], dtype=np.float64).reshape(-1, array.shape[-1]))
 
 # %% ../../nbs/14_problems/07_published_samples.ipynb #load
@@ -323,7 +324,7 @@ def load_ew(
     require_finite(rows[:, :41], path.name, "sample")
     rows = rows[(rows[:, 10] > 0) & (rows[:, 11] > 0)]
     if not len(rows):
-        raise ValueError(f"{path.name}: columns 10 and 11 are nowhere positive together")
+        raise InputError(f"{path.name}: columns 10 and 11 are nowhere positive together")
     theta = rows[:, [i for i in range(41) if i != 28]]
     _check(theta, EW, path.name)
     return PublishedSamples(EW.names, EW.poi, EW.support, theta, rows[:, 41:])
@@ -341,7 +342,7 @@ def load_flavor(
     """
     files = [f"FlavourData_new_{k}.npy" for k in (1, 2, 3)]
     if paths is not None and not 1 <= len(paths) <= 3:
-        raise ValueError(f"{len(paths)} paths given, 1 to 3 are possible")
+        raise InputError(f"{len(paths)} paths given, 1 to 3 are possible")
     found = [_find(*pair) for pair in zip(paths or [None] * 3, files)]
     parts = []
     for path in found:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.special import ndtr, ndtri
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 
 # %% ../../nbs/14_problems/06_standin.ipynb #mixture
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _modes(dimensions: Sequence[Dimension], dims: Sequence[int]) -> list[Mode]:
     for i in dims:
         shape, name = dimensions[i].shape, dimensions[i].name
         if not getattr(shape, "cuts", ()) or not -shape.low == shape.high == math.inf:
-            raise ValueError(f"{name}: modes need a mixture with cuts and without edges")
+            raise InputError(f"{name}: modes need a mixture with cuts and without edges")
         edges = (-math.inf, *shape.cuts, math.inf)
         at = torch.tensor(edges, dtype=torch.float64)[:, None]
         mass = _Mixtures([shape]).cdf(at, torch.zeros_like(at))[:, 0].diff().tolist()
@@ -189,7 +190,7 @@ class _Chain(nn.Module):
         self.register_buffer("coefficients", torch.zeros(3, size, size, dtype=torch.float64))
         for d in dependences:
             if not 0 <= d.parent < d.child < size:
-                raise ValueError(f"{d}: a dimension can only depend on an earlier one")
+                raise InputError(f"{d}: a dimension can only depend on an earlier one")
             self.coefficients[:, d.child, d.parent] += column([d.linear, d.square, d.switch])
         self._parents = [row.nonzero()[:, 0].tolist() for row in self.coefficients.abs().sum(0)]
         kinds = {Mixture: _Mixtures, Flat: _Flats, Skewed: _Skewed}
@@ -204,7 +205,7 @@ class _Chain(nn.Module):
     def _location(self, theta: Tensor) -> tuple[Tensor, Tensor]:
         "x and the location m(x), both (*batch, dim)."
         if theta.shape[-1] != len(self.names):
-            raise ValueError(f"theta has {theta.shape[-1]} columns, this density has {len(self.names)} dimensions")
+            raise InputError(f"theta has {theta.shape[-1]} columns, this density has {len(self.names)} dimensions")
         x = (theta.double() - self.offset) / self.scale
         a, b, c = self.coefficients
         return x, x @ a.mT + (x**2 - 1) @ b.mT + x.tanh() @ c.mT
@@ -281,7 +282,7 @@ class StandIn(_Chain):
     ) -> Float[Tensor, "n dim"]:
         "Independent samples, strictly inside the support; ValueError for n < 1."
         if n < 1:
-            raise ValueError(f"{n} samples asked for, at least 1 is possible")
+            raise InputError(f"{n} samples asked for, at least 1 is possible")
         own = isinstance(seed, int)
         generator = torch.Generator(self.offset.device).manual_seed(seed) if own else seed
         sizes = [min(50_000, n - start) for start in range(0, n, 50_000)]  # a part fits into the memory of any machine

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtri
 
+from ..core.errors import InputError
+
 # %% ../../nbs/02_stats/02_chains.ipynb #rhat
 def _split(x: Tensor) -> Tensor:
     half = len(x) // 2
@@ -117,7 +119,7 @@ class Samples:
     def quantiles(self, levels: Sequence[float] = (0.16, 0.5, 0.84)) -> Float[Tensor, "levels parameters"]:
         "Quantiles of every parameter (linear interpolation, any number of draws)."
         if not all(0 <= level <= 1 for level in levels):
-            raise ValueError(f"quantile levels lie between 0 and 1, got {list(levels)}")
+            raise InputError(f"quantile levels lie between 0 and 1, got {list(levels)}")
         ordered = self.flat().sort(0).values
         place = ordered.new_tensor(list(levels)) * (len(ordered) - 1)
         return torch.lerp(ordered[place.floor().long()], ordered[place.ceil().long()], place.frac()[:, None])

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 
 # %% ../../nbs/02_stats/01_importance.ipynb #pareto-fit
 def generalised_pareto(exceedances: Float[Tensor, " events"]) -> tuple[float, float]:
@@ -25,7 +26,7 @@ def generalised_pareto(exceedances: Float[Tensor, " events"]) -> tuple[float, fl
     x = np.sort(exceedances.detach().double().cpu().numpy())
     n = len(x)
     if n < 5 or x[0] < 0 or x[-1] == 0:
-        raise ValueError(f"exceedances: at least 5, none negative, not all zero; got {n} from {x[:1]} to {x[-1:]}")
+        raise InputError(f"exceedances: at least 5, none negative, not all zero; got {n} from {x[:1]} to {x[-1:]}")
     points = 30 + int(math.sqrt(n))
     quartile = x[x > 0][int((x > 0).sum() / 4 + 0.5) - 1]
     theta = 1 / x[-1] + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (3 * quartile)
@@ -44,9 +45,9 @@ def _finite_weights(log_w: Tensor) -> Tensor:
     log_w = log_w.detach().double()
     bad = (log_w.isnan() | (log_w == math.inf)).nonzero()[:, 0]
     if len(bad):
-        raise ValueError(f"log_w: {len(bad)} of {len(log_w)} are NaN or +inf; the first is event {int(bad[0])}")
+        raise InputError(f"log_w: {len(bad)} of {len(log_w)} are NaN or +inf; the first is event {int(bad[0])}")
     if len(log_w) < 2 or bool((log_w == -math.inf).all()):
-        raise ValueError(f"log_w: at least 2 events and one weight above zero are needed, got {len(log_w)} events")
+        raise InputError(f"log_w: at least 2 events and one weight above zero are needed, got {len(log_w)} events")
     return log_w
 
 
@@ -114,7 +115,7 @@ def log_evidence(
     if not resamples:
         return estimate
     if resamples < 2:
-        raise ValueError(f"resamples: at least 2 for a bootstrap, not {resamples}")
+        raise InputError(f"resamples: at least 2 for a bootstrap, not {resamples}")
     generator = torch.Generator(w.device).manual_seed(0) if generator is None else generator
     means = [w[torch.randint(len(w), w.shape, generator=generator, device=w.device)].mean() for _ in range(resamples)]
     return Estimate(log_mean, float(torch.stack(means).log().std()), estimate.zeros, estimate.khat)
@@ -129,7 +130,7 @@ def kl_forward(
     bad = (log_ratio.isnan() | (log_ratio == -math.inf)).nonzero()[:, 0].tolist()
     if bad or len(log_ratio) < 2:
         where = f"the first is event {bad[0]}" if bad else f"only {len(log_ratio)} events"
-        raise ValueError(f"log_ratio: {len(bad)} are NaN or -inf (a true event where p is zero); {where}")
+        raise InputError(f"log_ratio: {len(bad)} are NaN or -inf (a true event where p is zero); {where}")
     log_z = log_z if isinstance(log_z, Estimate) else Estimate(float(log_z), 0.0)
     missed = int((log_ratio == math.inf).sum())
     if missed:
@@ -163,7 +164,7 @@ def resample(
     w, _ = _scaled(log_w)
     events = len(w) if events is None else events
     if events < 1:
-        raise ValueError(f"events: at least 1, not {events}")
+        raise InputError(f"events: at least 1, not {events}")
     generator = torch.Generator(w.device).manual_seed(0) if generator is None else generator
     start = torch.rand(1, generator=generator, device=w.device, dtype=torch.float64)
     steps = (torch.arange(events, device=w.device) + start) / events
@@ -186,7 +187,7 @@ def _matched(x: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
     "Events and their weights of sum 1, both float64."
     require_finite(x, "x")
     if len(x) != len(log_w):
-        raise ValueError(f"{len(x)} events but {len(log_w)} weights")
+        raise InputError(f"{len(x)} events but {len(log_w)} weights")
     return x.double(), _scaled(log_w)[0] / len(x)
 
 # %% ../../nbs/02_stats/01_importance.ipynb #quantiles
@@ -199,7 +200,7 @@ def weighted_quantiles(
     x, w = _matched(x, log_w)
     levels = torch.as_tensor(levels, dtype=torch.float64, device=x.device)
     if not bool(((levels >= 0) & (levels <= 1)).all()):
-        raise ValueError(f"levels: between 0 and 1, not {levels.tolist()}")
+        raise InputError(f"levels: between 0 and 1, not {levels.tolist()}")
     x, w = x[w > 0], w[w > 0]
     ordered, order = x.T.contiguous().sort(-1)
     mass = w[order]
@@ -251,10 +252,10 @@ def latent_test(z: Float[Tensor, "n dim"]) -> LatentTest:
     z = z.detach().double()
     n, dim = z.shape
     if n < 10 or dim < 1 or n <= dim:
-        raise ValueError(f"z: {n} events of {dim} dimensions; at least 10 events and more than dimensions are needed")
+        raise InputError(f"z: {n} events of {dim} dimensions; at least 10 events and more than dimensions are needed")
     stuck = (z == z[0]).all(0).nonzero()[:, 0].tolist()
     if stuck:
-        raise ValueError(f"z: dimension {stuck[0]} is constant")
+        raise InputError(f"z: dimension {stuck[0]} is constant")
     half = torch.tensor(dim / 2, dtype=torch.float64, device=z.device)
     radius, radius_p = _uniformity(torch.special.gammainc(half, z.square().sum(1) / 2)[None])
     marginal, marginal_p = _uniformity(torch.special.ndtr(z).T)

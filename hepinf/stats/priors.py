@@ -17,6 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtri
 
+from ..core.errors import InputError
+
 # %% ../../nbs/02_stats/00_priors.ipynb #normal
 @dataclass(frozen=True)
 class Normal:
@@ -27,7 +29,7 @@ class Normal:
 
     def __post_init__(self):
         if not (math.isfinite(self.mean) and math.isfinite(self.sd) and self.sd > 0):
-            raise ValueError(f"Normal needs a finite mean and a positive sd, got mean={self.mean}, sd={self.sd}")
+            raise InputError(f"Normal needs a finite mean and a positive sd, got mean={self.mean}, sd={self.sd}")
 
     @property
     def support(self) -> tuple[float, float]:
@@ -58,9 +60,9 @@ class Poisson:
 
     def __post_init__(self):
         if not (math.isfinite(self.tau) and self.tau > 0):
-            raise ValueError(f"Poisson needs a positive tau, got {self.tau}")
+            raise InputError(f"Poisson needs a positive tau, got {self.tau}")
         if not (math.isfinite(self.mean) and self.mean >= 0):
-            raise ValueError(f"Poisson needs a count of 0 or more, got {self.count}")
+            raise InputError(f"Poisson needs a count of 0 or more, got {self.count}")
 
     @property
     def mean(self) -> float:
@@ -105,7 +107,7 @@ class Gamma(_Positive):
 
     def __post_init__(self):
         if not (0 < self.shape < math.inf and 0 < self.scale < math.inf):
-            raise ValueError(f"Gamma needs a positive shape and scale, got shape={self.shape}, scale={self.scale}")
+            raise InputError(f"Gamma needs a positive shape and scale, got shape={self.shape}, scale={self.scale}")
 
     def _log_density(self, value: Tensor) -> Tensor:
         x = value / self.scale
@@ -121,7 +123,7 @@ class LogNormal(_Positive):
 
     def __post_init__(self):
         if not (0 < self.mean < math.inf and 0 < self.sd < math.inf):
-            raise ValueError(f"LogNormal needs a positive mean and sd, got mean={self.mean}, sd={self.sd}")
+            raise InputError(f"LogNormal needs a positive mean and sd, got mean={self.mean}, sd={self.sd}")
 
     @property
     def sigma(self) -> float:
@@ -149,11 +151,11 @@ class Bounded:
 
     def __post_init__(self):
         if not self.low < self.high or not self.sd > 0 or not math.isfinite(self.mean):
-            raise ValueError(f"Bounded needs low < high, a finite mean and a positive sd, got {self}")
+            raise InputError(f"Bounded needs low < high, a finite mean and a positive sd, got {self}")
         if self.sd == math.inf and not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError(f"Bounded: a flat prior needs two finite bounds, got {self.low} and {self.high}")
+            raise InputError(f"Bounded: a flat prior needs two finite bounds, got {self.low} and {self.high}")
         if self.sd < math.inf and not self._mass > 1e-12:
-            raise ValueError(f"Bounded: nothing of the normal lies between the bounds: {self}")
+            raise InputError(f"Bounded: nothing of the normal lies between the bounds: {self}")
 
     @property
     def _mass(self) -> float:
@@ -202,7 +204,7 @@ class Whitening:
     def __init__(self, priors: Sequence[Prior], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"):
         for k, prior in enumerate(priors):
             if not isinstance(prior, Prior):
-                raise ValueError(f"prior {k}: Normal, Gamma, LogNormal or Bounded, not {prior!r}")
+                raise InputError(f"prior {k}: Normal, Gamma, LogNormal or Bounded, not {prior!r}")
         self.priors, self.dtype = list(priors), dtype
         kinds = [type(p) if not (isinstance(p, Bounded) and p.sd == math.inf) else "flat" for p in priors]
         self._groups = []

@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core.errors import InputError
+
 # %% ../../nbs/02_stats/03_toys.ipynb #band
 def median_band(values: list[float] | Float[Tensor, " runs"]) -> tuple[float, float, float]:
     "Median, 16th and 84th percentile of repeated runs; for a single run all three are its value."
     runs = torch.as_tensor(values, dtype=torch.float64)
     if len(runs) == 0 or not bool(torch.isfinite(runs).all()):
-        raise ValueError(f"need at least one run and only finite values, got {runs.tolist()}")
+        raise InputError(f"need at least one run and only finite values, got {runs.tolist()}")
     return tuple(torch.quantile(runs, torch.tensor([0.5, 0.16, 0.84], dtype=torch.float64)).tolist())
 
 # %% ../../nbs/02_stats/03_toys.ipynb #coverage
@@ -30,7 +32,7 @@ def coverage(
 
     n, k = len(contains), int(contains.sum())
     if n == 0:
-        raise ValueError("coverage needs at least one toy")
+        raise InputError("coverage needs at least one toy")
     tail = (1 - level) / 2
     low = beta.ppf(tail, k, n - k + 1) if k > 0 else 0.0
     high = beta.ppf(1 - tail, k + 1, n - k) if k < n else 1.0

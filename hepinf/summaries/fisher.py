@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..binned.model import BinnedModel
+from ..core.errors import InputError
 from .histogram import softmax_bins
 from ..train.networks import push_forward
 
@@ -53,10 +54,10 @@ def information(
     useful = nu > 0
     if bool((nu < 0).any()):
         bin = int((nu < 0).nonzero()[0])
-        raise ValueError(f"bin {bin} expects {float(nu[bin]):.3g} events: there is no information at a negative yield")
+        raise InputError(f"bin {bin} expects {float(nu[bin]):.3g} events: there is no information at a negative yield")
     if bool((derivatives[:, ~useful] != 0).any()):
         bin = int((~useful & (derivatives != 0).any(0)).nonzero()[0])
-        raise ValueError(
+        raise InputError(
             f"bin {bin} expects {float(nu[bin]):.3g} events but depends on the parameters: its information is infinite"
         )
     return information_matrix(derivatives[:, useful], nu[useful], model.constraint_information(theta))
@@ -125,7 +126,7 @@ def paired_response(
     def response(network: Callable, background: Float[Tensor, "n features"], temperature: float):
         moved = pairs(background)
         if len(moved) != len(steps):
-            raise ValueError(f"{len(moved)} pairs of shifts, but {len(steps)} steps")
+            raise InputError(f"{len(moved)} pairs of shifts, but {len(steps)} steps")
         events = torch.cat([background[None], moved.flatten(0, 1)])  # one pass for all: (1 + 2 shapes, n, features)
         counts = softmax_bins(network(events), temperature).double().mean(1)
         down, up = counts[1::2], counts[2::2]
@@ -172,7 +173,7 @@ class InfernoLoss:
             rows = torch.cat([rows, n_background[None]])
         if len(self.prior) != len(rows):
             b = " and b" if self.background_floats else ""
-            raise ValueError(f"prior has {len(self.prior)} entries for s, {len(slopes)} shapes{b}")
+            raise InputError(f"prior has {len(self.prior)} entries for s, {len(slopes)} shapes{b}")
         expected = self.signal * n_signal + self.background * n_background
         return information_matrix(rows, expected, self.prior.to(expected.device), floor=1e-12)
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/09_summaries/00_histogram.ipynb #softmax-bins
 def softmax_bins(
@@ -21,7 +22,7 @@ def softmax_bins(
 ) -> Float[Tensor, "*batch bins"]:
     "Membership of each event in each bin, `softmax(f / T)`; rows sum to 1 (arXiv:1806.04743, eq. 9)."
     if not isinstance(temperature, Tensor) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+        raise InputError(f"temperature must be positive, got {temperature}")
     return torch.softmax(outputs / temperature, dim=-1)
 
 # %% ../../nbs/09_summaries/00_histogram.ipynb #hard-counts
@@ -32,16 +33,16 @@ def hard_counts(
 ) -> Float[Tensor, "columns bins"]:
     "Weighted number of events per bin, float64; raises `ValueError` on an index outside the bins."
     if index.dim() != 1 or index.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
-        raise ValueError(f"one integer bin per event is needed, not a {index.dtype} of shape {tuple(index.shape)}")
+        raise InputError(f"one integer bin per event is needed, not a {index.dtype} of shape {tuple(index.shape)}")
     index = index.long()
     outside = (index < 0) | (index >= bins)
     if bool(outside.any()):
         first = int(outside.nonzero()[0])
-        raise ValueError(f"event {first} has bin {int(index[first])}, outside 0..{bins - 1}")
+        raise InputError(f"event {first} has bin {int(index[first])}, outside 0..{bins - 1}")
     if weights is None:
         return torch.bincount(index, minlength=bins).double()[None]
     if len(weights) != len(index):
-        raise ValueError(f"{len(weights)} rows of weights for {len(index)} events")
+        raise InputError(f"{len(weights)} rows of weights for {len(index)} events")
     counts = torch.zeros(weights.shape[1], bins, dtype=torch.float64, device=index.device)
     return counts.index_add_(1, index, weights.double().mT.contiguous())
 
@@ -68,9 +69,9 @@ def membership(
 ) -> Float[Tensor, "events bins"]:
     "Membership of each event in each bin: hard in value, except for `soft` and `sigmoid`; a NaN value gives NaN."
     if gradient not in GRADIENTS:
-        raise ValueError(nearest("gradient", gradient, GRADIENTS))
+        raise InputError(unknown_name("gradient", gradient, GRADIENTS))
     if outside not in ("drop", "keep"):
-        raise ValueError(nearest("rule for events outside the range", outside, ("drop", "keep")))
+        raise InputError(unknown_name("rule for events outside the range", outside, ("drop", "keep")))
     values = values if values.is_floating_point() else values.double()
     edges = edges.detach().double().to(values.device)
     if bandwidth is None:
@@ -129,18 +130,18 @@ def histogram(
     "Weighted counts per bin, float64, with the chosen gradient; raises `ValueError` on NaN events and bad edges."
     for name, x in (("values", values), ("edges", edges)):
         if x.dim() != 1:
-            raise ValueError(f"{name}: a single row of numbers is needed, not a tensor of shape {tuple(x.shape)}")
+            raise InputError(f"{name}: a single row of numbers is needed, not a tensor of shape {tuple(x.shape)}")
     require_finite(edges, "edges", axis="edge")
     if len(edges) < 2 or not bool((edges.diff() > 0).all()):
-        raise ValueError(f"edges must increase and make at least one bin, got {edges.tolist()}")
+        raise InputError(f"edges must increase and make at least one bin, got {edges.tolist()}")
     if bandwidth is not None and not 1e-7 * float(edges[-1] - edges[0]) < bandwidth < math.inf:
-        raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
+        raise InputError(f"bandwidth must be positive and finite, got {bandwidth}")
     require_finite(values, "values")
     if weights is None:
         weights = torch.ones_like(values)
     weights = weights[:, None] if weights.dim() == 1 else weights
     if weights.dim() != 2 or len(weights) != len(values):
-        raise ValueError(
+        raise InputError(
             f"{len(weights)} rows of weights for {len(values)} events, their shape is {tuple(weights.shape)}"
         )
     require_finite(weights, "weights")

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .fisher import sigma_mu
 from .histogram import fill, membership
 from .simulation import Columns
@@ -46,7 +47,7 @@ class ClassBins:
         bandwidth: float | None = None,
     ):
         if activation not in ACTIVATIONS:
-            raise ValueError(nearest("activation", activation, ACTIVATIONS))
+            raise InputError(unknown_name("activation", activation, ACTIVATIONS))
         self.classes, self.bins = classes, classes * bins
         self.activation, self.gradient, self.bandwidth = activation, gradient, bandwidth
         self.edges = torch.linspace(1 / classes, 1, bins + 1, dtype=torch.float64)
@@ -117,7 +118,7 @@ class CrossEntropy:
         activation: str = "sigmoid",  # with several outputs: "softmax", or "sigmoid" for one against the rest
     ):
         if activation not in ACTIVATIONS:
-            raise ValueError(nearest("activation", activation, ACTIVATIONS))
+            raise InputError(unknown_name("activation", activation, ACTIVATIONS))
         self.sizes, self.activation, self.signals = columns.sizes, activation, len(columns.signals)
         self.processes = self.signals + len(columns.backgrounds)
         self.totals = sum(w[:, 0, : self.processes].double().sum(0) for _, w in columns.groups.values())
@@ -131,7 +132,7 @@ class CrossEntropy:
             parts.append(w[:, self.signals :].sum(1) / self.totals[self.signals :].sum().to(w.dtype))
             return (parts[0] @ nn.functional.softplus(-y[:, 0]) + parts[1] @ nn.functional.softplus(y[:, 0])) / 2
         if y.shape[1] != self.processes:
-            raise ValueError(f"{y.shape[1]} network outputs for {self.processes} processes (or one, for signal or not)")
+            raise InputError(f"{y.shape[1]} network outputs for {self.processes} processes (or one, for signal or not)")
         share = w / self.totals.to(w.dtype)
         if self.activation == "softmax":
             return -(share * torch.log_softmax(y, -1)).sum() / self.processes
@@ -167,7 +168,7 @@ class Constrained(nn.Module):
     def __init__(self, network: nn.Module, multiplier: float = 1.0):
         super().__init__()
         if not multiplier >= 0:
-            raise ValueError(f"the multiplier must not be negative, got {multiplier}")
+            raise InputError(f"the multiplier must not be negative, got {multiplier}")
         self.network, self.multiplier = network, nn.Parameter(torch.tensor(float(multiplier)))
 
     def forward(self, events: Float[Tensor, "rows features"] | None = None):

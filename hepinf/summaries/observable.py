@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..binned.model import BinnedModel
 from ..core.checks import require_finite
+from ..core.errors import InputError
 from .losses import CrossEntropy
 from .partition import best_cells, nearest_centre
 from .simulation import Columns, Simulation, binned_model, columns
@@ -151,9 +152,9 @@ class Observable:
         seed: int = 0,
     ):
         if isinstance(signals, str):
-            raise ValueError(f"signals must be a list of process names, such as [{signals!r}]")
+            raise InputError(f"signals must be a list of process names, such as [{signals!r}]")
         if bins < 2:
-            raise ValueError(f"at least 2 bins are needed, got {bins}")
+            raise InputError(f"at least 2 bins are needed, got {bins}")
         self.signals, self.bins = tuple(signals), bins
         self.hidden, self.epochs, self.batch_size, self.lr, self.seed = hidden, epochs, batch_size, lr, seed
 
@@ -214,7 +215,7 @@ class Observable:
     def ratios(self, events: Float[Tensor, "events features"]) -> Float[Tensor, "events ratios"]:
         "Learnt `S_p / n` and `D_j / n` of each event."
         if not hasattr(self, "network"):
-            raise ValueError("this observable has learnt nothing yet: call fit first")
+            raise InputError("this observable has learnt nothing yet: call fit first")
         return torch.cat([self.network(part) for part in events.float().split(100_000)])
 
     def score(self, events: Float[Tensor, "events features"]) -> Float[Tensor, "events signals"]:

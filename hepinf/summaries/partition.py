@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 from .fisher import information_matrix, variance
 from .histogram import hard_counts
 from .score import efficient_directions, efficient_scores, require_weights
@@ -34,7 +35,7 @@ def binned_sigma(
     slopes, expected = sums[:-1], sums[-1]
     if bool((slopes[:, expected == 0] != 0).any()):
         bad = int(((expected == 0) & (slopes != 0).any(0)).nonzero()[0])
-        raise ValueError(f"bin {bad} expects no events but depends on the parameters: its information is infinite")
+        raise InputError(f"bin {bad} expects no events but depends on the parameters: its information is infinite")
     matrix = information_matrix(slopes[:, expected > 0], expected[expected > 0])
     at = torch.tensor(list(pois), device=matrix.device)
     alone = matrix[at][:, at]
@@ -81,7 +82,7 @@ def k_means(
     for k in range(cells):
         total = torch.cumsum(cost, 0)
         if not total[-1] > 0:
-            raise ValueError(f"cannot make {cells} cells: only {k} distinct points have a weight")
+            raise InputError(f"cannot make {cells} cells: only {k} distinct points have a weight")
         draw = torch.rand(1, generator=generator, dtype=total.dtype).to(total.device) * total[-1]
         at = int(torch.searchsorted(total, draw, right=True).clamp_max(len(total) - 1))
         centres.append(points[at if cost[at] > 0 else int(cost.argmax())])
@@ -199,7 +200,7 @@ def best_cells(
     require_weights(density * volume)
     weights = torch.ones(len(pois)) if importance is None else torch.tensor(list(importance))
     if len(weights) != len(pois) or not bool((weights >= 0).all() & (weights > 0).any()):
-        raise ValueError(f"importance: {len(pois)} weights >= 0 are needed, not all 0; got {weights.tolist()}")
+        raise InputError(f"importance: {len(pois)} weights >= 0 are needed, not all 0; got {weights.tolist()}")
     problem = _Problem(derivatives, density, volume, prior, pois, weights.to(density.device).double())
     generator = torch.Generator().manual_seed(seed)
     found = min(
@@ -208,7 +209,7 @@ def best_cells(
     )
     if found[1] is None:
         free = int((prior == 0).sum())
-        raise ValueError(f"singular information: {cells} cells cannot measure {free} unconstrained parameters")
+        raise InputError(f"singular information: {cells} cells cannot measure {free} unconstrained parameters")
     directions, metric, centres, index = found[1]
     order = centres[:, 0].argsort()
     rank = torch.empty_like(order).index_copy_(0, order, torch.arange(cells, device=order.device))

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 
 # %% ../../nbs/09_summaries/03_score.ipynb #direction
 def efficient_directions(
@@ -28,7 +29,7 @@ def efficient_directions(
     inverse, failed = torch.linalg.inv_ex(information)
     inflation = (inverse.diagonal() * information.diagonal()).nan_to_num(nan=torch.inf)
     if bool(failed) or not bool(((inflation > 1 - 1e-6) & (inflation < 1e10)).all()):
-        raise ValueError(f"singular information: parameter {int(inflation.abs().argmax())} cannot be told from others")
+        raise InputError(f"singular information: parameter {int(inflation.abs().argmax())} cannot be told from others")
     return inverse[:, list(pois)]
 
 
@@ -65,9 +66,9 @@ def require_weights(weight: Float[Tensor, " points"]) -> None:
     require_finite(weight, "weight", axis="point")
     if bool((weight < 0).any()):
         k = int((weight < 0).nonzero()[0])
-        raise ValueError(f"weight: point {k} has {float(weight[k]):.4g}; cells need weights that are not negative")
+        raise InputError(f"weight: point {k} has {float(weight[k]):.4g}; cells need weights that are not negative")
     if not bool((weight > 0).any()):
-        raise ValueError("weight: all points have 0; there is nothing to divide")
+        raise InputError("weight: all points have 0; there is nothing to divide")
 
 # %% ../../nbs/09_summaries/03_score.ipynb #slices
 def _cut(counts: np.ndarray, moments: np.ndarray, bins: int) -> list[int]:
@@ -107,7 +108,7 @@ def lloyd_max(
     at[-1] = len(t) - 1
     at = (torch.searchsorted(t, t[at], right=True) - 1).unique()  # equal values stay together
     if len(at) < bins:
-        raise ValueError(f"cannot make {bins} bins from {len(at)} distinct slices of the score")
+        raise InputError(f"cannot make {bins} bins from {len(at)} distinct slices of the score")
     fine = [torch.diff(c[at], prepend=c.new_zeros(1)).cpu().numpy() for c in (n, m)]
     edges = t[at[torch.tensor(_cut(*fine, bins), device=t.device) - 1]]
     n, m = (torch.cat([c.new_zeros(1), c]) for c in (n, m))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 from ..stats.priors import Normal
 from .histogram import hard_counts
 
@@ -46,12 +47,12 @@ class Simulation:
     def __post_init__(self):
         n = len(self.events)
         if self.events.dim() != 2:
-            raise ValueError(f"events must be a table (events, features), not of shape {tuple(self.events.shape)}")
+            raise InputError(f"events must be a table (events, features), not of shape {tuple(self.events.shape)}")
         if self.features and len(self.features) != self.events.shape[1]:
-            raise ValueError(f"{len(self.features)} feature names for {self.events.shape[1]} columns of events")
+            raise InputError(f"{len(self.features)} feature names for {self.events.shape[1]} columns of events")
         both = set(self.weight_variations) & set(self.shifts)
         if both or len(set(self.processes)) != len(self.processes):
-            raise ValueError(f"names of processes and of variations must be unique: {sorted(both) or self.processes}")
+            raise InputError(f"names of processes and of variations must be unique: {sorted(both) or self.processes}")
         require_finite(self.events, "events")
         columns = {"labels": self.labels, "weights": self.weights}
         for name, (down, up) in self.weight_variations.items():
@@ -60,7 +61,7 @@ class Simulation:
             for direction, shift in zip(("down", "up"), pair):
                 where = f"variation {name!r}, {direction}"
                 if shift.events.shape != self.events.shape:
-                    raise ValueError(
+                    raise InputError(
                         f"{where}: events of shape {tuple(shift.events.shape)}, nominal {tuple(self.events.shape)}; "
                         "rows must correspond (weight 0 for an event that leaves the selection)"
                     )
@@ -69,15 +70,15 @@ class Simulation:
                     columns[f"{where}, weights"] = shift.weights
         for where, values in columns.items():
             if values.shape != (n,):
-                raise ValueError(f"{where}: numbers of shape {tuple(values.shape)} for {n} events")
+                raise InputError(f"{where}: numbers of shape {tuple(values.shape)} for {n} events")
             require_finite(values, where)
         bad = (self.labels < 0) | (self.labels >= len(self.processes))
         if bool(bad.any()):
             first = int(bad.nonzero()[0])
-            raise ValueError(f"event {first} has label {int(self.labels[first])}; processes are {self.processes}")
+            raise InputError(f"event {first} has label {int(self.labels[first])}; processes are {self.processes}")
         for c, process in enumerate(self.processes):
             if not bool((self.labels == c).any()):
-                raise ValueError(f"process {process!r} has no events")
+                raise InputError(f"process {process!r} has no events")
 
     @classmethod
     def from_arrays(
@@ -94,7 +95,7 @@ class Simulation:
             try:
                 return torch.as_tensor(values).to(dtype)
             except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-                raise ValueError(f"{where}: a table of numbers is needed, not {values!r:.60} ({error})") from None
+                raise InputError(f"{where}: a table of numbers is needed, not {values!r:.60} ({error})") from None
 
         def shift(side: Any, where: str) -> Shift:
             if isinstance(side, tuple) and len(side) == 2:
@@ -103,20 +104,20 @@ class Simulation:
 
         events = tensor(events, torch.float32, "events")
         if events.dim() != 2:
-            raise ValueError(f"events must be a table (events, features), not of shape {tuple(events.shape)}")
+            raise InputError(f"events must be a table (events, features), not of shape {tuple(events.shape)}")
         if isinstance(labels, str) or not hasattr(labels, "__len__") or len(labels) != len(events):
-            raise ValueError(f"labels: one process name per event is needed, {len(events)} in all")
+            raise InputError(f"labels: one process name per event is needed, {len(events)} in all")
         if isinstance(features, str) or not isinstance(features, Sequence):
-            raise ValueError(f"features: a list of names is needed, not {features!r:.60}")
+            raise InputError(f"features: a list of names is needed, not {features!r:.60}")
         if variations is not None and not isinstance(variations, Mapping):
-            raise ValueError(f"variations: a dictionary, name: (down, up), is needed, not {variations!r:.60}")
+            raise InputError(f"variations: a dictionary, name: (down, up), is needed, not {variations!r:.60}")
         names = [str(name) for name in labels]
         processes = tuple(dict.fromkeys(names))
         position = {name: c for c, name in enumerate(processes)}
         by_weight, by_shift = {}, {}
         for name, sides in (variations or {}).items():
             if not isinstance(sides, tuple | list) or len(sides) != 2:
-                raise ValueError(f"variation {name!r}: a pair (down, up) is needed")
+                raise InputError(f"variation {name!r}: a pair (down, up) is needed")
             where = f"variation {name!r}"
             if any(isinstance(side, tuple | Shift) for side in sides):
                 by_shift[name] = tuple(shift(side, where) for side in sides)
@@ -164,7 +165,7 @@ class Simulation:
         "The same events with only the named variations."
         for name in names:
             if name not in self.nuisances:
-                raise ValueError(nearest("variation", name, self.nuisances))
+                raise InputError(unknown_name("variation", name, self.nuisances))
         kept = [{k: v for k, v in kind.items() if k in names} for kind in (self.weight_variations, self.shifts)]
         return replace(self, weight_variations=kept[0], shifts=kept[1])
 
@@ -174,9 +175,9 @@ class Simulation:
         for group, members in groups.items():
             for name in members:
                 if name not in self.processes:
-                    raise ValueError(nearest("process", name, self.processes))
+                    raise InputError(unknown_name("process", name, self.processes))
                 if name in group_of:
-                    raise ValueError(f"process {name!r} is in two groups: {group_of[name]!r} and {group!r}")
+                    raise InputError(f"process {name!r} is in two groups: {group_of[name]!r} and {group!r}")
                 group_of[name] = group
         names = [group_of.get(name, name) for name in self.processes]
         processes = tuple(dict.fromkeys(names))
@@ -186,7 +187,7 @@ class Simulation:
     def split(self, fractions: Sequence[float], seed: int) -> list["Simulation"]:
         "Disjoint random parts that hold `fractions` of every process, reweighted to the full yields."
         if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
-            raise ValueError(f"fractions must be positive and add up to at most 1, got {list(fractions)}")
+            raise InputError(f"fractions must be positive and add up to at most 1, got {list(fractions)}")
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(self.events), generator=generator).to(self.labels.device)
         parts: list[list[Tensor]] = [[] for _ in fractions]
@@ -197,7 +198,7 @@ class Simulation:
             for k, fraction in enumerate(fractions):
                 mine = rows[round(start * len(rows)) : round((start + fraction) * len(rows))]
                 if not len(mine):
-                    raise ValueError(f"process {process!r}: {len(rows)} events are too few for a part of {fraction}")
+                    raise InputError(f"process {process!r}: {len(rows)} events are too few for a part of {fraction}")
                 start += fraction
                 parts[k].append(mine)
                 scale[k, c] = total / self.weights[mine].double().sum()
@@ -239,9 +240,9 @@ def columns(simulation: Simulation, signals: Sequence[str], dtype: torch.dtype =
     "The weight matrix of a simulation for the named signals; all other processes are backgrounds."
     for name in signals:
         if name not in simulation.processes:
-            raise ValueError(nearest("process", name, simulation.processes))
+            raise InputError(unknown_name("process", name, simulation.processes))
     if not signals or len(set(signals)) != len(signals):
-        raise ValueError(f"signals must be one or more different processes, got {list(signals)}")
+        raise InputError(f"signals must be one or more different processes, got {list(signals)}")
     backgrounds = tuple(p for p in simulation.processes if p not in signals)
     order = [simulation.processes.index(p) for p in (*signals, *backgrounds)]
     n, n_weighted = len(simulation.events), len(simulation.weight_variations)
@@ -310,14 +311,14 @@ def binned_model(
     "The binned likelihood of a hard summary: strengths `mu_<signal>` (nominal 1) and one nuisance per variation."
     for name in signals:
         if name not in simulation.processes:
-            raise ValueError(nearest("process", name, simulation.processes))
+            raise InputError(unknown_name("process", name, simulation.processes))
     processes = templates(simulation, summary, bins)
     for process in processes:
         varied = {f"{n} {d}": getattr(v, d) for n, v in process.variations.items() for d in ("down", "up")}
         for label, template in {"template": process.template, **varied}.items():
             if bool((template < 0).any()):
                 k = int((template < 0).nonzero()[0])
-                raise ValueError(
+                raise InputError(
                     f"process {process.name!r}, {label}: the weights in bin {k} add up to {float(template[k]):.4g}; "
                     "merge bins until no sum of weights is negative"
                 )
@@ -325,11 +326,11 @@ def binned_model(
     filled = sum(v.down + v.up for p in processes for v in p.variations.values()) if simulation.nuisances else total
     if bool(((total == 0) & (filled > 0)).any()):
         k = int(((total == 0) & (filled > 0)).nonzero()[0])
-        raise ValueError(f"bin {k} expects no events, but a variation fills it; merge it with a neighbour")
+        raise InputError(f"bin {k} expects no events, but a variation fills it; merge it with a neighbour")
     live = total > 0
     if not bool(live.all()):
         k = int((~live).nonzero()[0])
-        raise ValueError(f"bin {k} expects no events; merge it with a neighbour")
+        raise InputError(f"bin {k} expects no events; merge it with a neighbour")
     rated = [
         Process(p.name, p.template, f"mu_{p.name}" if p.name in signals else None, p.variations) for p in processes
     ]

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.checks import require_finite
+from ..core.errors import InputError
 from ..diagnostics.c2st import c2st
 from ..diagnostics.two_sample import frobenius, hpdi_error, ks, outside, sliced_wasserstein, wasserstein
 from ..stats.importance import importance_ess, kl_forward, latent_test, log_evidence, pareto_k
@@ -197,7 +198,7 @@ def certify_density(
     require_finite(test, "test")
     events, dim = len(test) // 2, test.shape[1]
     if events < 2 * batches or events < max(1000, 2 * dim):
-        raise ValueError(f"test: {len(test)} events; at least {2 * max(2 * batches, 1000, 2 * dim)} are needed")
+        raise InputError(f"test: {len(test)} events; at least {2 * max(2 * batches, 1000, 2 * dim)} are needed")
     support = torch.tensor([[-math.inf, math.inf]] * dim) if support is None else support.to(test.device)
     truth, other = test[:events].double(), test[events : 2 * events].double()
     generator = torch.Generator(test.device).manual_seed(seed)

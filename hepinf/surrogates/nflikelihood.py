@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.checkpoint import digest
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 from ..diagnostics.two_sample import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
 from ..flows.sparse import anchors, dependence_order, hubs, learn_density
@@ -39,12 +40,12 @@ def _bounds(names: Sequence[str], support: Any) -> Tensor:
     if isinstance(support, Mapping):
         for name, (low, high) in support.items():
             if name not in names:
-                raise ValueError("support: " + nearest("parameter", str(name), names))
+                raise InputError("support: " + unknown_name("parameter", str(name), names))
             table[list(names).index(name)] = torch.tensor([low, high], dtype=torch.float64)
         return table
     given = torch.as_tensor(support).double().cpu()
     if given.shape != table.shape:
-        raise ValueError(f"support: one pair (low, high) for each of {len(names)} parameters, got {tuple(given.shape)}")
+        raise InputError(f"support: one pair (low, high) for each of {len(names)} parameters, got {tuple(given.shape)}")
     return given
 
 
@@ -57,9 +58,9 @@ def _checked_prior(prior: Mapping[str, Any] | None, names: Sequence[str]) -> dic
     prior = {} if prior is None else dict(prior)
     for name, term in prior.items():
         if name not in names:
-            raise ValueError("prior: " + nearest("parameter", str(name), names))
+            raise InputError("prior: " + unknown_name("parameter", str(name), names))
         if not isinstance(term, Normal):
-            raise ValueError(f"prior of '{name}': a hepinf.stats.priors.Normal is needed, not {type(term).__name__}")
+            raise InputError(f"prior of '{name}': a hepinf.stats.priors.Normal is needed, not {type(term).__name__}")
     return prior
 
 # %% ../../nbs/11_surrogates/01_nflikelihood.ipynb #class
@@ -80,9 +81,9 @@ class NFLikelihood:
     ):
         names = [str(name) for name in names]
         if len(names) != flow.dim or len(set(names)) != len(names):
-            raise ValueError(f"names: {flow.dim} different names are needed, one per parameter, got {len(names)}")
+            raise InputError(f"names: {flow.dim} different names are needed, one per parameter, got {len(names)}")
         if len(context_names) != flow.context_size:
-            raise ValueError(f"context_names: {flow.context_size} are needed, got {len(context_names)}")
+            raise InputError(f"context_names: {flow.context_size} are needed, got {len(context_names)}")
         self.flow, self.parameter_names, self.context_names = flow, names, list(context_names)
         self.prior = _checked_prior(prior, names)
         self.tilt = None if tilt is None else _checked_prior(tilt, names)
@@ -100,7 +101,7 @@ class NFLikelihood:
 
     def _context(self, context: Tensor | None) -> Tensor | None:
         if context is not None and self.context is not None:
-            raise ValueError("the context of this likelihood is already held")
+            raise InputError("the context of this likelihood is already held")
         return self.context if context is None else context
 
     def _tilted(self, theta: Tensor) -> Tensor:
@@ -136,17 +137,17 @@ class NFLikelihood:
         if self.tilt is None:
             return self.flow.sample(n, context, generator)
         if context is not None and context.numel() > self.flow.context_size:
-            raise ValueError("sample: another prior and several contexts do not go together; use given(context)")
+            raise InputError("sample: another prior and several contexts do not go together; use given(context)")
         points = self.flow.sample(4 * n, context, generator)
         return points[resample(self._tilted(points), n, generator)]
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
         if self.context is not None:
-            raise ValueError("the context of this likelihood is already held")
+            raise InputError("the context of this likelihood is already held")
         context = torch.as_tensor(context, dtype=torch.float64, device=self.flow.frame.mean.device)
         if context.shape != (self.flow.context_size,) or not self.flow.context_size:
-            raise ValueError(
+            raise InputError(
                 f"context: {self.flow.context_size} values {self.context_names}, got {tuple(context.shape)}"
             )
         return NFLikelihood(
@@ -192,7 +193,7 @@ def train_nflikelihood(
 ) -> "NFLikelihood":
     "Learn a density from its draws; raises `ValueError` on bad input."
     if samples.dim() != 2 or samples.shape[1] != len(names):
-        raise ValueError(
+        raise InputError(
             f"samples need the shape (events, {len(names)}), one column per name, got {tuple(samples.shape)}"
         )
     require_finite(samples, "samples")
@@ -200,13 +201,13 @@ def train_nflikelihood(
     values = _values(samples, log_density, context)
     for name in profiled:
         if name not in names:
-            raise ValueError(nearest("parameter", name, names))
+            raise InputError(unknown_name("parameter", name, names))
     if family not in FAMILIES:
-        raise ValueError(nearest("family", family, FAMILIES))
+        raise InputError(unknown_name("family", family, FAMILIES))
     if sparsity and family == "glow":
-        raise ValueError("sparsity acts on masked networks; 'glow' has none, use 'maf' or 'arqs'")
+        raise InputError("sparsity acts on masked networks; 'glow' has none, use 'maf' or 'arqs'")
     if not 0 < validation < 1:
-        raise ValueError(f"validation: a fraction between 0 and 1, not {validation}")
+        raise InputError(f"validation: a fraction between 0 and 1, not {validation}")
     bounds, size = _bounds(names, support), 0 if context is None else context.shape[-1]
     settings = dict(options or {})
     if family != "glow":
@@ -219,11 +220,11 @@ def train_nflikelihood(
     shuffled = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).to(samples.device)
     last = int(len(samples) * (1 - validation))
     if last < batch_size or len(samples) - last < 2:
-        raise ValueError(f"samples: {last} of {len(samples)} events to train on do not fill a batch of {batch_size}")
+        raise InputError(f"samples: {last} of {len(samples)} events to train on do not fill a batch of {batch_size}")
     bounds = bounds.to(samples.device)
     for row, k in (~((samples >= bounds[:, 0]) & (samples <= bounds[:, 1]))).nonzero()[:1].tolist():
         low, high = bounds[k].tolist()
-        raise ValueError(f"samples: event {row} has {names[k]} = {float(samples[row, k])}, outside [{low}, {high}]")
+        raise InputError(f"samples: event {row} has {names[k]} = {float(samples[row, k])}, outside [{low}, {high}]")
     parts = []
     with torch.no_grad():
         rows = None if context is None else context[shuffled]
@@ -259,12 +260,12 @@ def _values(samples: Tensor, log_density: Any, context: Tensor | None) -> Tensor
     if log_density is None:
         return None
     if context is not None:
-        raise ValueError("log_density does not go with a context: its constant may differ from one context to the next")
+        raise InputError("log_density does not go with a context: its constant may differ from one context to the next")
     if callable(log_density):
         with torch.no_grad():
             log_density = torch.cat([log_density(part) for part in samples.split(20_000)])
     if log_density.shape != samples.shape[:1]:
-        raise ValueError(f"log_density: {len(samples)} values are needed, one per draw, got {tuple(log_density.shape)}")
+        raise InputError(f"log_density: {len(samples)} values are needed, one per draw, got {tuple(log_density.shape)}")
     require_finite(log_density, "log_density")
     return log_density.detach().double()
 
@@ -327,7 +328,7 @@ def with_prior(
     log_w = changed._tilted(likelihood.flow.sample(draws, likelihood.context, generator))
     size, tail = importance_ess(log_w), pareto_k(log_w)
     if size.value < 0.01 or tail > 0.7:
-        raise ValueError(
+        raise InputError(
             f"this prior lies where the likelihood was not learnt: effective sample size {size.value:.2%}, tail index "
             f"{tail:.2f}; train on samples with a wider prior"
         )
@@ -349,7 +350,7 @@ def marginals(
     names = likelihood.parameter_names if names is None else list(names)
     for name in names:
         if name not in likelihood.parameter_names:
-            raise ValueError(nearest("parameter", name, likelihood.parameter_names))
+            raise InputError(unknown_name("parameter", name, likelihood.parameter_names))
     generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
     points = likelihood.sample(draws, generator=generator)[
         :, [likelihood.parameter_names.index(name) for name in names]
@@ -387,7 +388,7 @@ def profile_parameter(
 ) -> Profile:
     "Profile scan t(values) of a parameter; the density over all other parameters is maximised at each point."
     if name not in likelihood.parameter_names:
-        raise ValueError(nearest("parameter", name, likelihood.parameter_names))
+        raise InputError(unknown_name("parameter", name, likelihood.parameter_names))
     if values is None:  # the curvature at the maximum of a network may have any sign, quantiles are always there
         generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
         column = likelihood.sample(20_000, generator=generator)[:, likelihood.parameter_names.index(name)].double()
@@ -438,7 +439,7 @@ NFLikelihood.profile, NFLikelihood.certify = profile_parameter, certify
 def save(likelihood: NFLikelihood, folder: str | Path, **about: str) -> Path:
     "Write the folder; `about` (title, authors, licence, source ...) goes into the card as it is."
     if likelihood.tilt is not None or likelihood.context is not None:
-        raise ValueError(
+        raise InputError(
             "save the likelihood as it was trained; `with_prior` and `given` can be repeated after loading"
         )
     content = {
@@ -457,7 +458,7 @@ def load_nflikelihood(folder: str | Path) -> NFLikelihood:
         prior = {name: Normal(*term) for name, term in card["prior"].items()}
         return NFLikelihood(flow, card["names"], prior=prior, context_names=card["context_names"], card=card["record"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder}: the card is incomplete: {error}") from None
+        raise InputError(f"{folder}: the card is incomplete: {error}") from None
 
 
 NFLikelihood.save, NFLikelihood.load = save, staticmethod(load_nflikelihood)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.func import grad_and_value, stack_module_state, vmap
 
 from ..core.checkpoint import digest, read_checkpoint, write_checkpoint
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError, RunError
 from .networks import MLP, Bound, Layout, lent, push_forward  # noqa: F401
 
 # %% ../../nbs/03_train/01_loop.ipynb #tqdm
@@ -148,7 +149,7 @@ class Plateau:
     ):
         if not 0 < factor < 1 or patience < 0 or threshold < 0:
             got = (factor, patience, threshold)
-            raise ValueError(f"plateau needs 0 < factor < 1 and patience, threshold >= 0, got {got}")
+            raise InputError(f"plateau needs 0 < factor < 1 and patience, threshold >= 0, got {got}")
         self.factor, self.patience, self.threshold = factor, patience, threshold
         self.rates, self.best, self.bad = list(rates), [math.inf] * len(rates), [0] * len(rates)
 
@@ -457,40 +458,40 @@ def _check(plan: SimpleNamespace) -> None:
     networks, sizes = plan.networks, plan.sizes
     for label, least in (("epochs", 1), ("validate_every", 1), ("patience", 1), ("warmup", 0), ("checkpoint_every", 0)):
         if (number := getattr(plan, label)) is not None and number < least:
-            raise ValueError(f"{label} must be at least {least}, got {number}")
+            raise InputError(f"{label} must be at least {least}, got {number}")
     if (plan.epochs is None) == (plan.minutes is None):
-        raise ValueError("give either epochs or minutes: how long to train")
+        raise InputError("give either epochs or minutes: how long to train")
     if plan.minutes is not None and not 0 < plan.minutes < math.inf:
-        raise ValueError(f"minutes must be a positive finite number, got {plan.minutes}")
+        raise InputError(f"minutes must be a positive finite number, got {plan.minutes}")
     if plan.until is not None and plan.validate is None:
-        raise ValueError("until needs validate: without it there is no score that could reach it")
+        raise InputError("until needs validate: without it there is no score that could reach it")
     for label in ("l1", "weight_decay"):
         if not 0 <= getattr(plan, label) < math.inf:
-            raise ValueError(f"{label} must be a finite number >= 0, got {getattr(plan, label)}")
+            raise InputError(f"{label} must be a finite number >= 0, got {getattr(plan, label)}")
     if plan.clip is not None and not plan.clip > 0:
-        raise ValueError(f"clip must be positive, got {plan.clip}")
+        raise InputError(f"clip must be positive, got {plan.clip}")
     if plan.average is not None and not 0 <= plan.average < 1:
-        raise ValueError(f"average is the decay of the average, in [0, 1), got {plan.average}")
+        raise InputError(f"average is the decay of the average, in [0, 1), got {plan.average}")
     if plan.patience is not None and plan.validate is None:
-        raise ValueError("patience needs validate: without it there is no score that could improve")
+        raise InputError("patience needs validate: without it there is no score that could improve")
     if not networks or len(plan.seeds) != len(networks):
-        raise ValueError(f"need one seed per network, got {len(plan.seeds)} seeds for {len(networks)} networks")
+        raise InputError(f"need one seed per network, got {len(plan.seeds)} seeds for {len(networks)} networks")
     for label, known in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("precision", {None: 0, "bfloat16": 0})):
         if getattr(plan, label) not in known:
-            raise ValueError(nearest(label, getattr(plan, label), [k for k in known if k]))
+            raise InputError(unknown_name(label, getattr(plan, label), [k for k in known if k]))
     if plan.schedule == "plateau" and plan.validate is None:
-        raise ValueError("schedule 'plateau' needs validate: it watches the validation score")
+        raise InputError("schedule 'plateau' needs validate: it watches the validation score")
     if plan.plateau is not None and plan.schedule != "plateau":
-        raise ValueError(f"plateau belongs to schedule 'plateau', but the schedule is {plan.schedule!r}")
+        raise InputError(f"plateau belongs to schedule 'plateau', but the schedule is {plan.schedule!r}")
     if set(sizes) != set(plan.data):
-        raise ValueError(f"batch_size names {sorted(sizes)} but the data are {sorted(plan.data)}")
+        raise InputError(f"batch_size names {sorted(sizes)} but the data are {sorted(plan.data)}")
     for network in networks:
         layout, place = Layout(network), next(network.parameters()).device
         if plan.precision is not None and layout.dtype != torch.float32:
-            raise ValueError(f"precision {plan.precision!r} needs networks in float32, got {layout.dtype}")
+            raise InputError(f"precision {plan.precision!r} needs networks in float32, got {layout.dtype}")
         for key, sample in plan.shapes.items():
             if any(x.device != place for x in _tuple(sample)):
-                raise ValueError(
+                raise InputError(
                     f"{key!r} is on {_tuple(sample)[0].device}, the network on {place}: move the data there"
                 )
 
@@ -502,9 +503,9 @@ def _check_data(data: dict[str, Sample], sizes: dict[str, int]) -> None:
         for k, x in enumerate(tensors):
             require_finite(x, key if len(tensors) == 1 else f"{key}[{k}]")
             if len(x) != len(tensors[0]):
-                raise ValueError(f"{key!r}: {len(x)} rows in tensor {k}, {len(tensors[0])} in the first")
+                raise InputError(f"{key!r}: {len(x)} rows in tensor {k}, {len(tensors[0])} in the first")
         if not 1 <= sizes[key] <= len(tensors[0]):
-            raise ValueError(f"batch_size {sizes[key]} for {key!r}, which has {len(tensors[0])} events")
+            raise InputError(f"batch_size {sizes[key]} for {key!r}, which has {len(tensors[0])} events")
 
 # %% ../../nbs/03_train/01_loop.ipynb #train
 def train(
@@ -542,9 +543,9 @@ def train(
     "Train `networks` in place; raises `ValueError` on bad input and `RuntimeError` if no step succeeded."
     plan = SimpleNamespace(**locals())
     if isinstance(networks, nn.Module) or not all(isinstance(network, nn.Module) for network in networks):
-        raise ValueError("networks must be a list of torch modules, one per initialisation")
+        raise InputError("networks must be a list of torch modules, one per initialisation")
     if not isinstance(data, dict) or not data:
-        raise ValueError('data must be a dictionary of event tensors, such as {"signal": ..., "background": ...}')
+        raise InputError('data must be a dictionary of event tensors, such as {"signal": ..., "background": ...}')
     plan.seeds = seeds = list(range(len(networks))) if seeds is None else seeds
     plan.sizes = dict.fromkeys(data, batch_size) if isinstance(batch_size, int) else batch_size
     plan.shapes = {key: sample(0) if callable(sample) else sample for key, sample in data.items()}
@@ -565,7 +566,7 @@ def train(
         histories.append(_run(plan, networks[part], seeds[part], label, path, configuration))
     history = _merge(histories)
     if not any(map(math.isfinite, (value for row in history.loss for value in row))):
-        raise RuntimeError(f"{name}: the loss was never finite, in no step of any member; nothing was learnt")
+        raise RunError(f"{name}: the loss was never finite, in no step of any member; nothing was learnt")
     if report := history.report():
         warnings.warn(f"{name}: {report}", RuntimeWarning, stacklevel=2)
     return history

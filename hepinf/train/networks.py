@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
+from ..core.errors import InputError
+
 # %% ../../nbs/03_train/00_networks.ipynb #mlp
 ROWS = 4096  # events per pass on a CPU: the activations then stay in the cache and their memory is reused
 
@@ -28,7 +30,7 @@ class MLP(nn.Module):
     ):
         super().__init__()
         if len(sizes) < 2 or any(int(n) != n or n < 1 for n in sizes):
-            raise ValueError(f"sizes must be at least two positive integers, got {sizes}")
+            raise InputError(f"sizes must be at least two positive integers, got {sizes}")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:]))
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers:
@@ -90,7 +92,7 @@ class Layout:
         trained = {name: w for name, w in module.named_parameters() if w.requires_grad}
         kinds = {w.dtype for w in trained.values()}
         if len(kinds) != 1:
-            raise ValueError(f"the trained weights must be of one dtype, got {sorted(map(str, kinds)) or 'no weights'}")
+            raise InputError(f"the trained weights must be of one dtype, got {sorted(map(str, kinds)) or 'no weights'}")
         (self.dtype,) = kinds
         unit = ALIGN // self.dtype.itemsize
         self.shapes = {name: w.shape for name, w in trained.items()}

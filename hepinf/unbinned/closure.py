@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.errors import InputError
 from .scan import Scan, scan, spread
 
 # %% ../../nbs/10_unbinned/05_closure.ipynb #closure
@@ -112,7 +113,7 @@ def leave_out(
         rows = [(theta == point).all(1) for point in wanted]
         for point, here in zip(group, rows):
             if not bool(here.any()):
-                raise ValueError(f"leave_out: there are no events at {tuple(point)}")
+                raise InputError(f"leave_out: there are no events at {tuple(point)}")
         away = torch.stack(rows).any(0)
         density = learn(x[~away], theta[~away])
         for point, here, at in zip(group, rows, wanted):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.checks import require_finite
+from ..core.errors import InputError
 from ..flows.bijections import ndtr
 from ..flows.flow import Flow, arqs, restore
 from ..train.loop import train
@@ -99,7 +100,7 @@ class ConditionalFlow(nn.Module):
     ) -> Float[Tensor, "n features"]:
         "Events drawn from the density, float64, all of them in the window."
         if n < 1:
-            raise ValueError(f"n: at least one event, not {n}")
+            raise InputError(f"n: at least one event, not {n}")
         context = None if theta is None else self.summary(theta)
         member = torch.randint(self.size, (n,), generator=generator, device=self.flows[0].frame.mean.device)
         v = torch.empty(n, len(self.features), dtype=torch.float64, device=member.device)
@@ -130,7 +131,7 @@ class ConditionalFlow(nn.Module):
             coordinates = Coordinates(**card["coordinates"])
             return ConditionalFlow(coordinates, card["context"], card["box"], flows, card["facts"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder}: the card does not describe these weights: {error}") from None
+            raise InputError(f"{folder}: the card does not describe these weights: {error}") from None
 
 # %% ../../nbs/10_unbinned/01_conditional.ipynb #selected
 class Selected:
@@ -139,7 +140,7 @@ class Selected:
     def __init__(self, density: ConditionalFlow, low: float, high: float):
         edges = density.coordinates.window[density.features[0]]
         if not edges[0] <= low < high <= edges[1]:
-            raise ValueError(f"selected: [{low:g}, {high:g}] is no part of the window [{edges[0]:g}, {edges[1]:g}]")
+            raise InputError(f"selected: [{low:g}, {high:g}] is no part of the window [{edges[0]:g}, {edges[1]:g}]")
         self.density, self.low, self.high = density, low, high
         self.features, self.parameter_names, self.box = density.features, density.parameter_names, density.box
         self.size = density.size
@@ -183,23 +184,23 @@ def train_conditional(
     "Learn a density from events; raises `ValueError` on bad input."
     names, parameters = coordinates.features, coordinates.parameters
     if x.dim() != 2 or x.shape[1] != len(names):
-        raise ValueError(f"x: events with the features {', '.join(names)}, got the shape {tuple(x.shape)}")
+        raise InputError(f"x: events with the features {', '.join(names)}, got the shape {tuple(x.shape)}")
     require_finite(x, "x")
     if (theta is None) != (not parameters):
-        raise ValueError(f"theta: {'none' if not parameters else ', '.join(parameters)} expected")
+        raise InputError(f"theta: {'none' if not parameters else ', '.join(parameters)} expected")
     if theta is not None:
         if theta.shape != (len(x), len(parameters)):
-            raise ValueError(
+            raise InputError(
                 f"theta: ({len(x)}, {len(parameters)}) wanted, a row for each event; got {tuple(theta.shape)}"
             )
         require_finite(theta, "theta")
     if members < 1:
-        raise ValueError(f"members: at least one, not {members}")
+        raise InputError(f"members: at least one, not {members}")
     away = coordinates.outside(x)
     x = x[~away].double().to(device)
     theta = None if theta is None else theta[~away].double().to(device)
     if len(x) < 10 * batch_size // 8:
-        raise ValueError(f"{len(x)} of {len(away)} events lie in the window: too few to learn from")
+        raise InputError(f"{len(x)} of {len(away)} events lie in the window: too few to learn from")
     coordinates.require_rising(x, theta)
     if theta is not None and box is None:
         box = dict(zip(parameters, zip(theta.amin(0).tolist(), theta.amax(0).tolist())))

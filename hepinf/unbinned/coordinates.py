@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/10_unbinned/00_coordinates.ipynb #expression
 _FUNCTIONS = {  # name -> (function, derivative from argument and value)
@@ -35,7 +36,7 @@ class Expression:
         try:
             self.tree = ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError, TypeError):
-            raise ValueError(f"'{text}' is not a formula") from None
+            raise InputError(f"'{text}' is not a formula") from None
         self._check(self.tree, list(known))
 
     def _check(self, node: ast.AST, known: list[str]) -> None:
@@ -43,20 +44,20 @@ class Expression:
             return
         if isinstance(node, ast.Name):
             if node.id not in known:
-                raise ValueError(f"'{self.text}': {nearest('name', node.id, known)}")
+                raise InputError(f"'{self.text}': {unknown_name('name', node.id, known)}")
             self.names.add(node.id)
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             self._check(node.operand, known)
         elif isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
             if isinstance(node.op, ast.Pow) and not isinstance(node.right, ast.Constant):
-                raise ValueError(f"'{self.text}': an exponent is a number")
+                raise InputError(f"'{self.text}': an exponent is a number")
             self._check(node.left, known), self._check(node.right, known)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1:
             if node.func.id not in _FUNCTIONS:
-                raise ValueError(f"'{self.text}': {nearest('function', node.func.id, _FUNCTIONS)}")
+                raise InputError(f"'{self.text}': {unknown_name('function', node.func.id, _FUNCTIONS)}")
             self._check(node.args[0], known)
         else:
-            raise ValueError(f"'{self.text}': only numbers, names, + - * / ** and {', '.join(_FUNCTIONS)} are known")
+            raise InputError(f"'{self.text}': only numbers, names, + - * / ** and {', '.join(_FUNCTIONS)} are known")
 
     def __call__(self, values: Mapping[str, Tensor], by: str | None = None) -> tuple[Tensor, Tensor | None]:
         "Value, and derivative in the quantity `by`; None where it does not depend on it."
@@ -103,24 +104,24 @@ class Coordinates:
     ):
         self.features, self.parameters = list(expressions), list(parameters)
         if clash := set(self.features) & set(self.parameters):
-            raise ValueError(f"{', '.join(sorted(clash))}: a feature or a parameter, not both")
+            raise InputError(f"{', '.join(sorted(clash))}: a feature or a parameter, not both")
         self.window = {}
         for name in self.features:
             if name not in window:
-                raise ValueError(f"window: no range for the feature '{name}'")
+                raise InputError(f"window: no range for the feature '{name}'")
             low, high = (float(x) for x in window[name])
             if not (-math.inf < low < high < math.inf):
-                raise ValueError(f"window of '{name}': ({low}, {high}) is no finite range")
+                raise InputError(f"window of '{name}': ({low}, {high}) is no finite range")
             self.window[name] = (low, high)
         for name in window:
             if name not in self.features:
-                raise ValueError(nearest("feature in the window", name, self.features))
+                raise InputError(unknown_name("feature in the window", name, self.features))
         self.expressions, self.open = {}, {}
         for k, (name, text) in enumerate(expressions.items()):
             self.expressions[name] = Expression(text, [*self.features[: k + 1], *self.parameters])
             self.open[name] = bool(self.expressions[name].names & set(self.features[:k]))
             if name not in self.expressions[name].names:
-                raise ValueError(f"'{text}' does not depend on its feature '{name}'")
+                raise InputError(f"'{text}' does not depend on its feature '{name}'")
 
     def config(self) -> dict:
         "What makes the same coordinates again, as JSON values."
@@ -183,4 +184,4 @@ class Coordinates:
                 row = int(bad.nonzero()[0])
                 event = ", ".join(f"{feature} = {value:.6g}" for feature, value in zip(self.features, x[row].tolist()))
                 text = self.expressions[name].text
-                raise ValueError(f"'{text}' must be finite and rise with '{name}'; it does not in event {row}: {event}")
+                raise InputError(f"'{text}' must be finite and rise with '{name}'; it does not in event {row}: {event}")

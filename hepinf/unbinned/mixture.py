@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.checks import nearest, require_finite
+from ..core.checks import require_finite, unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/10_unbinned/03_mixture.ipynb #yields
 def fitted_yields(
@@ -56,7 +57,7 @@ class Term:
     def __post_init__(self) -> None:
         for name in self.rename:
             if name not in self.density.parameter_names:
-                raise ValueError(nearest("parameter", name, self.density.parameter_names))
+                raise InputError(unknown_name("parameter", name, self.density.parameter_names))
 
     @property
     def parameter_names(self) -> list[str]:
@@ -74,27 +75,27 @@ class Mixture:
     ):
         self.terms = {name: x if isinstance(x, Term) else Term(x) for name, x in terms.items()}
         if not self.terms:
-            raise ValueError("a mixture needs at least one term")
+            raise InputError("a mixture needs at least one term")
         self.features = list(next(iter(self.terms.values())).density.features)
         self.box: dict[str, tuple[float, float]] = {}
         for name, term in self.terms.items():
             if list(term.density.features) != self.features:
-                raise ValueError(f"'{name}' is a density of {term.density.features}, the first term of {self.features}")
+                raise InputError(f"'{name}' is a density of {term.density.features}, the first term of {self.features}")
             for own, shared in zip(term.density.parameter_names, term.parameter_names):
                 low, high = self.box.get(shared, (-math.inf, math.inf))
                 low, high = max(low, term.density.box[own][0]), min(high, term.density.box[own][1])
                 if not low < high:
-                    raise ValueError(f"'{shared}': the ranges of the terms do not overlap")
+                    raise InputError(f"'{shared}': the ranges of the terms do not overlap")
                 self.box[shared] = (low, high)
         self.parameter_names = list(self.box)
         self.yields = None
         if yields is not None:
             for name in yields:
                 if name not in self.terms:
-                    raise ValueError(nearest("term", name, self.terms))
+                    raise InputError(unknown_name("term", name, self.terms))
             missing = [name for name in self.terms if not 0 <= float(yields.get(name, -1)) < math.inf]
             if missing or not sum(yields.values()) > 0:
-                raise ValueError(
+                raise InputError(
                     f"yields: a number of events, 0 or more, is needed for {', '.join(missing or self.terms)}"
                 )
             self.yields = {name: float(yields[name]) for name in self.terms}
@@ -155,12 +156,12 @@ class UnbinnedLikelihood:
         whole: int = 150_000,  # below so many events, one pass serves value and gradient
     ):
         if x.dim() != 2 or x.shape[1] != len(mixture.features):
-            raise ValueError(f"x: events with {', '.join(mixture.features)}, got the shape {tuple(x.shape)}")
+            raise InputError(f"x: events with {', '.join(mixture.features)}, got the shape {tuple(x.shape)}")
         require_finite(x, "x")
         x = x.double()
         weights = torch.ones_like(x[:, 0]) if weights is None else weights.double()
         if weights.shape != x.shape[:1] or bool((weights < 0).any()) or not bool(weights.isfinite().all()):
-            raise ValueError(f"weights: {len(x)} finite numbers, none negative, are needed")
+            raise InputError(f"weights: {len(x)} finite numbers, none negative, are needed")
         away = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         for term in mixture.terms.values():
             if hasattr(term.density, "outside"):
@@ -174,7 +175,7 @@ class UnbinnedLikelihood:
                 RuntimeWarning, stacklevel=2,
             )  # fmt: skip
         if bool(away.all()):
-            raise ValueError("no event is inside the window of the densities")
+            raise InputError("no event is inside the window of the densities")
         self.mixture, self.x, self.weights = mixture, x[~away], weights[~away]
         self.parameter_names, self.chunk, self.whole = mixture.parameter_names, chunk, whole
         self.bounds = torch.tensor([mixture.box[name] for name in mixture.parameter_names], dtype=torch.float64)
@@ -300,7 +301,7 @@ def compress(
     "Rows and weights for `UnbinnedLikelihood`: mean positions of the events in narrow bins. Raises for events outside."
     require_finite(x, "x")
     if not bool(((x >= low) & (x <= high)).all()):
-        raise ValueError(f"{int(((x < low) | (x > high)).sum())} of {len(x)} events are outside [{low:g}, {high:g}]")
+        raise InputError(f"{int(((x < low) | (x > high)).sum())} of {len(x)} events are outside [{low:g}, {high:g}]")
     at = ((x.double() - low) * (bins / (high - low))).long().clamp(max=bins - 1)
     weights = torch.bincount(at, minlength=bins).double()
     centre = torch.zeros_like(weights).index_add_(0, at, x.double()) / weights

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from ..train.loop import train
 from .coordinates import Expression
 
@@ -63,17 +64,17 @@ class ConditionalDensity1D(nn.Module):
     ):
         super().__init__()
         if head not in HEADS:
-            raise ValueError(nearest("head", head, HEADS))
+            raise InputError(unknown_name("head", head, HEADS))
         self.low, self.high = (float(x) for x in window)
         if not (-math.inf < self.low < self.high < math.inf):
-            raise ValueError(f"window of '{feature}': ({self.low}, {self.high}) is no finite range")
+            raise InputError(f"window of '{feature}': ({self.low}, {self.high}) is no finite range")
         self.features, self.parameter_names = [feature], list(box)
         self.box = {name: (float(a), float(b)) for name, (a, b) in box.items()}
         for name, (a, b) in self.box.items():
             if not (-math.inf < a < b < math.inf):
-                raise ValueError(f"box of '{name}': ({a}, {b}) is no finite range")
+                raise InputError(f"box of '{name}': ({a}, {b}) is no finite range")
         if components < 1:
-            raise ValueError(f"components: at least one, not {components}")
+            raise InputError(f"components: at least one, not {components}")
         context = self.parameter_names if context is None else list(context)
         self.formulas = [Expression(text, self.parameter_names) for text in context]
         self.options: dict[str, Any] = {
@@ -173,7 +174,7 @@ class ConditionalDensity1D(nn.Module):
             density = ConditionalDensity1D(card["feature"], card["window"], card["box"], **card["options"])
             density.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError) as error:
-            raise ValueError(f"{folder}: the card does not describe these weights: {error}") from None
+            raise InputError(f"{folder}: the card does not describe these weights: {error}") from None
         return density.requires_grad_(False)
 
 # %% ../../nbs/10_unbinned/02_parametric.ipynb #train
@@ -192,7 +193,7 @@ def train_1d(
 ) -> ConditionalDensity1D:
     "Train the density in place; raises `ValueError` on bad input."
     if (simulate is None) == (sample is None):
-        raise ValueError("give either simulate or a sample")
+        raise InputError("give either simulate or a sample")
     device = density.centre.device
 
     def draw(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -204,12 +205,12 @@ def train_1d(
     if sample is not None:
         x, theta = sample
         if x.dim() != 2 or theta.shape != (len(x), len(density.parameter_names)):
-            raise ValueError(
+            raise InputError(
                 f"sample: x (rows, events) and theta (rows, {len(density.parameter_names)}) are needed, "
                 f"got {tuple(x.shape)} and {tuple(theta.shape)}"
             )
         if not bool(((x >= density.low) & (x <= density.high)).all()):
-            raise ValueError(f"sample: events outside the window [{density.low:g}, {density.high:g}], or NaN")
+            raise InputError(f"sample: events outside the window [{density.low:g}, {density.high:g}], or NaN")
     else:
         x, theta = draw(4 * rows, 1_000_003 * seed + 999_999)
     density.scale.copy_(torch.stack([x.mean(), x.std()]).clamp_min(1e-12))

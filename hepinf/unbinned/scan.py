@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from ..infer.optimise import lbfgs
 
 # %% ../../nbs/10_unbinned/04_scan.ipynb #result
@@ -133,7 +134,7 @@ def scan(
     names, device = list(likelihood.parameter_names), likelihood.x.device
     low, high = likelihood.bounds.to(device).unbind(1)
     if not names:
-        raise ValueError("scan: this likelihood has no parameters")
+        raise InputError("scan: this likelihood has no parameters")
     ranges = [f"[{a:g}, {b:g}]" for a, b in likelihood.bounds.tolist()]
     few, begin = likelihood.subset(subset, seed), len(likelihood.evaluations)
     counts = {"coarse": 0, "basins": 0, "fit": 0, "curvature": 0}
@@ -148,7 +149,7 @@ def scan(
         values = torch.stack([few.value_and_gradient(point, gradient=False)[0] for point in points])
         values = torch.where(values.isfinite(), values, -math.inf)
         if not bool(values.isfinite().any()):
-            raise ValueError("scan: log L is finite at no point of the box; are the data of this kind of events?")
+            raise InputError("scan: log L is finite at no point of the box; are the data of this kind of events?")
         mark = charge("coarse", mark)
         ends, unit = [], high - low
         for k in values.argsort(descending=True).tolist():
@@ -172,7 +173,7 @@ def scan(
     else:
         start = start.to(device).double()
         for k in (~((start >= low) & (start <= high))).nonzero()[:1, 0].tolist():
-            raise ValueError(f"start of '{names[k]}' is {float(start[k]):g}, outside {ranges[k]}")
+            raise InputError(f"start of '{names[k]}' is {float(start[k]):g}, outside {ranges[k]}")
     mark = len(likelihood.evaluations)
     # of large data the curvature is that of a part, and Newton steps with it replace the climb
     part = likelihood if len(likelihood.x) <= 2 * PART else likelihood.subset(PART, seed + 1)
@@ -243,10 +244,10 @@ def grid(
     others = dict(others or {})
     for name in (*axes, *others):
         if name not in names:
-            raise ValueError(nearest("parameter", name, names))
+            raise InputError(unknown_name("parameter", name, names))
     missing = [name for name in names if name not in axes and name not in others]
     if missing:
-        raise ValueError(f"grid: an axis or a value is needed for {', '.join(missing)}")
+        raise InputError(f"grid: an axis or a value is needed for {', '.join(missing)}")
     axes = {name: torch.as_tensor(values, dtype=torch.float64) for name, values in axes.items()}
     mesh = dict(zip(axes, torch.meshgrid(*axes.values(), indexing="ij")))
     shape = tuple(len(values) for values in axes.values())

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 from .schema import MODIFIERS, apply_patch, check_workspace, read_json
 
 # %% ../../nbs/04_workspaces/01_measurement.ipynb #parameter-set
@@ -52,7 +53,7 @@ def _staterrors(channels: list[dict]) -> Iterator[ParameterSet]:
         where = sorted({channel for per_sample in samples.values() for channel in per_sample})
         for sample, per_sample in samples.items():
             if missing := [channel for channel in where if channel not in per_sample]:
-                raise ValueError(
+                raise InputError(
                     f"staterror '{name}': sample '{sample}' carries it in channel '{next(iter(per_sample))}' "
                     f"but not in channel '{missing[0]}', where other samples do"
                 )
@@ -75,7 +76,7 @@ def _effective_count(where: str, y: float, u: float) -> float:
     except (OverflowError, ZeroDivisionError):
         tau = 0.0
     if not 0 < tau < math.inf:
-        raise ValueError(f"{where}: no usable relative uncertainty, {u:.6g} of {y:.6g}")
+        raise InputError(f"{where}: no usable relative uncertainty, {u:.6g} of {y:.6g}")
     return tau
 
 
@@ -90,7 +91,7 @@ def _sets(channels: list[dict]) -> Iterator[tuple[str, ParameterSet]]:
             name, n = modifier["name"], len(sample["data"])
             if name in seen:
                 if kind == "shapesys":
-                    raise ValueError(
+                    raise InputError(
                         f"channel '{channel}', sample '{sample['name']}': shapesys '{name}' is used on another sample "
                         f"already; its parameters belong to one sample (a staterror is shared)"
                     )
@@ -118,7 +119,7 @@ def parameter_sets(channels: list[dict], settings: list[dict]) -> dict[str, Para
     kinds: dict[str, str] = {}
     for kind, found in _sets(channels):
         if found.name in sets and sets[found.name] != found:
-            raise ValueError(
+            raise InputError(
                 f"parameter '{found.name}': a {kind} and a {kinds[found.name]} have this name, "
                 f"but not the same kind or number of parameters"
             )
@@ -138,9 +139,9 @@ def parameter_sets(channels: list[dict], settings: list[dict]) -> dict[str, Para
             default, lumi = getattr(found, key), kinds[found.name] == "lumi"
             unused = default is None or (key == "sigmas" and kinds[found.name] in ("histosys", "normsys"))
             if unused or (lumi and key == "factors"):
-                raise ValueError(f"{where}: a {kinds[found.name]} has no '{key}'")
+                raise InputError(f"{where}: a {kinds[found.name]} has no '{key}'")
             if len(value) != (1 if lumi else len(default)):
-                raise ValueError(f"{where}: {len(value)} {key} where {1 if lumi else len(default)} are needed")
+                raise InputError(f"{where}: {len(value)} {key} where {1 if lumi else len(default)} are needed")
             setattr(found, key, [[float(v) for v in item] if key == "bounds" else float(item) for item in value])
     for found in sets.values():
         _check_set(found)
@@ -151,16 +152,16 @@ def _check_set(found: ParameterSet) -> None:
     "Refuse parameters that could not enter a likelihood, by name."
     for key in ("inits", "bounds", "auxdata", "sigmas") if found.name == "lumi" and found.scalar else ():
         if getattr(found, key) == []:
-            raise ValueError(f"parameter 'lumi': the measurement must give its {key}")
+            raise InputError(f"parameter 'lumi': the measurement must give its {key}")
     for name, start, (low, high) in zip(found.names(), found.inits, found.bounds):
         if not low <= start <= high:
-            raise ValueError(f"parameter '{name}': its initial value {start} lies outside its bounds [{low}, {high}]")
+            raise InputError(f"parameter '{name}': its initial value {start} lies outside its bounds [{low}, {high}]")
     for key in ("sigmas", "factors"):
         for name, value in zip(found.names(), getattr(found, key) or []):
             if not 0 < value < math.inf:
-                raise ValueError(f"parameter '{name}': its {key} must be positive and finite, not {value}")
+                raise InputError(f"parameter '{name}': its {key} must be positive and finite, not {value}")
     if found.constraint == "poisson" and min(found.auxdata) < 0:
-        raise ValueError(f"parameter '{found.name}': its auxdata must not be negative")
+        raise InputError(f"parameter '{found.name}': its auxdata must not be negative")
 
 # %% ../../nbs/04_workspaces/01_measurement.ipynb #select
 @dataclass
@@ -184,17 +185,17 @@ def read_workspace(
 ) -> Measurement:
     "Read, patch and check a HistFactory workspace; `ValueError` names the offending element."
     if not isinstance(source, str | Path | Mapping):
-        raise ValueError(f"workspace: a path or a JSON object is needed, not {type(source).__name__}")
+        raise InputError(f"workspace: a path or a JSON object is needed, not {type(source).__name__}")
     workspace = read_json(source)
     if patch is not None:
         workspace = apply_patch(workspace, patch)
     try:
         check_workspace(workspace)
     except ValueError as error:
-        raise ValueError(f"{source}: {error}" if isinstance(source, str | Path) else str(error)) from None
+        raise InputError(f"{source}: {error}" if isinstance(source, str | Path) else str(error)) from None
     found = {m["name"]: m for m in reversed(workspace["measurements"])}
     if measurement is not None and measurement not in found:
-        raise ValueError(nearest("measurement", str(measurement), found))
+        raise InputError(unknown_name("measurement", str(measurement), found))
     chosen = workspace["measurements"][0] if measurement is None else found[measurement]
     channels = [
         {"name": c["name"], "samples": sorted(c["samples"], key=lambda s: s["name"])}
@@ -203,14 +204,14 @@ def read_workspace(
     counts = {observation["name"]: observation["data"] for observation in workspace["observations"]}
     parameters = parameter_sets(channels, chosen["config"]["parameters"])
     if not parameters:
-        raise ValueError("workspace: no modifier, hence no parameter to infer")
+        raise InputError("workspace: no modifier, hence no parameter to infer")
     if poi is ...:
         named = parameters.get(chosen["config"]["poi"])
         poi = named.names()[0] if named is not None and len(named.inits) == 1 else None
     elif poi is not None:
         single = {p.name: p.names()[0] for p in parameters.values() if len(p.inits) == 1}
         if poi not in single and poi not in single.values():
-            raise ValueError(nearest("parameter of interest", str(poi), single))
+            raise InputError(unknown_name("parameter of interest", str(poi), single))
         poi = single.get(poi, poi)
     observed = [float(n) for channel in channels for n in counts[channel["name"]]]
     return Measurement(chosen["name"], channels, parameters, observed, poi, workspace)

@@ -13,60 +13,61 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..core.checks import nearest
+from ..core.checks import unknown_name
+from ..core.errors import InputError
 
 # %% ../../nbs/04_workspaces/00_schema.ipynb #primitives
 def _table(where: str, value: Any, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict:
     "A JSON object with exactly the expected keys."
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: a JSON object is needed, not {type(value).__name__}")
+        raise InputError(f"{where}: a JSON object is needed, not {type(value).__name__}")
     for key in required:
         if key not in value:
-            raise ValueError(f"{where}: '{key}' is missing")
+            raise InputError(f"{where}: '{key}' is missing")
     for key in value:
         if key not in (*required, *optional):
-            raise ValueError(f"{where}: {nearest('key', ' '.join(str(key).split()), (*required, *optional))}")
+            raise InputError(f"{where}: {unknown_name('key', ' '.join(str(key).split()), (*required, *optional))}")
     return value
 
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str) or value.splitlines() != [value]:
-        raise ValueError(f"{where}: a name of one line is needed, not {value!r:.60}")
+        raise InputError(f"{where}: a name of one line is needed, not {value!r:.60}")
     return value
 
 
 def _number(where: str, value: Any) -> float:
     "A finite number."
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where}: a number is needed, not {value!r:.60}")
+        raise InputError(f"{where}: a number is needed, not {value!r:.60}")
     if not abs(value) < 1e100:  # beyond that logarithms of factorials are infinite, and differences of them nothing
-        raise ValueError(f"{where}: a finite number is needed, not {value!r:.60}")
+        raise InputError(f"{where}: a finite number is needed, not {value!r:.60}")
     return float(value)
 
 
 def _numbers(where: str, value: Any, length: int | None = None, positive: str = "") -> list[float]:
     "A list of finite numbers, of the given length; none negative if `positive` says what they are."
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{where}: a list of numbers is needed, not {value!r:.60}")
+        raise InputError(f"{where}: a list of numbers is needed, not {value!r:.60}")
     if length is not None and len(value) != length:
-        raise ValueError(f"{where}: {len(value)} values where {length} are needed")
+        raise InputError(f"{where}: {len(value)} values where {length} are needed")
     numbers = [_number(f"{where}, bin {k}", item) for k, item in enumerate(value)]
     for k, number in enumerate(numbers):
         if positive and number < 0:
-            raise ValueError(f"{where}: negative {positive} {number:.6g} in bin {k}")
+            raise InputError(f"{where}: negative {positive} {number:.6g} in bin {k}")
     return numbers
 
 
 def _list(where: str, value: Any, empty: bool = False) -> list:
     if not isinstance(value, list) or not (value or empty):
-        raise ValueError(f"{where}: a{'' if empty else ' non-empty'} list is needed, not {value!r:.60}")
+        raise InputError(f"{where}: a{'' if empty else ' non-empty'} list is needed, not {value!r:.60}")
     return value
 
 
 def _unique(where: str, kind: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{where}: {kind} '{name}' appears {names.count(name)} times")
+            raise InputError(f"{where}: {kind} '{name}' appears {names.count(name)} times")
 
 # %% ../../nbs/04_workspaces/00_schema.ipynb #read
 def read_json(source: str | Path | Mapping | list) -> Any:
@@ -75,11 +76,11 @@ def read_json(source: str | Path | Mapping | list) -> Any:
         try:
             return json.loads(Path(source).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{source}: not a JSON file ({error})") from None
+            raise InputError(f"{source}: not a JSON file ({error})") from None
     try:
         return copy.deepcopy(source if isinstance(source, list) else dict(source))
     except RecursionError:
-        raise ValueError("workspace: its lists are nested too deeply") from None
+        raise InputError("workspace: its lists are nested too deeply") from None
 
 
 def digest(workspace: Mapping, algorithm: str = "sha256") -> str:
@@ -94,20 +95,20 @@ def apply_patch(workspace: dict, patch: Any) -> dict:
 
     if isinstance(patch, tuple):
         if len(patch) != 2:
-            raise ValueError(f"patch: (patchset, name) is needed, not {len(patch)} items")
+            raise InputError(f"patch: (patchset, name) is needed, not {len(patch)} items")
         patch = _from_patchset(workspace, read_json(patch[0]), patch[1])
     else:
         patch = read_json(patch)
         if isinstance(patch, dict) and "patches" in patch:
             names = _patches(patch)
-            raise ValueError(f"patch: this is a patchset; give (patchset, name) with one of: {', '.join(names)}")
+            raise InputError(f"patch: this is a patchset; give (patchset, name) with one of: {', '.join(names)}")
     for k, operation in enumerate(_list("patch", patch)):
         if not isinstance(operation, dict) or not {"op", "path"} <= set(operation):
-            raise ValueError(f"patch, operation {k}: 'op' and 'path' are needed")
+            raise InputError(f"patch, operation {k}: 'op' and 'path' are needed")
     try:
         return jsonpatch.apply_patch(workspace, patch)
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f"patch: it does not apply to this workspace ({' '.join(str(error).split())})") from None
+        raise InputError(f"patch: it does not apply to this workspace ({' '.join(str(error).split())})") from None
 
 
 def _patches(patchset: Any) -> dict[str, list]:
@@ -118,7 +119,7 @@ def _patches(patchset: Any) -> dict[str, list]:
         where = f"patchset, patch {k}"
         metadata = _table(where, patch, ("patch", "metadata"))["metadata"]
         if not isinstance(metadata, dict):
-            raise ValueError(f"{where}: its metadata is not a JSON object")
+            raise InputError(f"{where}: its metadata is not a JSON object")
         found[_text(f"{where}, name", metadata.get("name"))] = _list(f"{where}, patch", patch["patch"])
     _unique("patchset", "patch", [patch["metadata"]["name"] for patch in patchset["patches"]])
     return found
@@ -127,20 +128,20 @@ def _patches(patchset: Any) -> dict[str, list]:
 def _from_patchset(workspace: dict, patchset: Any, name: str) -> list:
     patches = _patches(patchset)
     if name not in patches:
-        raise ValueError(nearest("patch", str(name), patches))
+        raise InputError(unknown_name("patch", str(name), patches))
     metadata = patchset["metadata"]
     digests = metadata.get("digests", {}) if isinstance(metadata, dict) else None
     if not isinstance(digests, dict):
-        raise ValueError("patchset, metadata: 'digests' must be a JSON object")
+        raise InputError("patchset, metadata: 'digests' must be a JSON object")
     if not digests:
-        raise ValueError(
+        raise InputError(
             "patchset, metadata: its digests are missing, so it cannot be told which workspace it belongs to"
         )
     for algorithm, expected in digests.items():
         if algorithm not in ("md5", "sha256"):
-            raise ValueError(f"patchset, digests: {nearest('algorithm', str(algorithm), ('md5', 'sha256'))}")
+            raise InputError(f"patchset, digests: {unknown_name('algorithm', str(algorithm), ('md5', 'sha256'))}")
         if digest(workspace, algorithm) != expected:
-            raise ValueError(f"patchset: its {algorithm} digest belongs to another workspace than this one")
+            raise InputError(f"patchset: its {algorithm} digest belongs to another workspace than this one")
     return patches[name]
 
 # %% ../../nbs/04_workspaces/00_schema.ipynb #modifiers
@@ -153,7 +154,7 @@ def _check_modifier(where: str, modifier: Any, bins: int) -> None:
     data = modifier["data"]
     where = f"{where} '{name}'"
     if kind not in MODIFIERS:
-        raise ValueError(f"{where}: {nearest('modifier type', kind, MODIFIERS)}")
+        raise InputError(f"{where}: {unknown_name('modifier type', kind, MODIFIERS)}")
     where = f"{where} ({kind})"
     if kind == "histosys":
         for side in _table(where, data, ("lo_data", "hi_data")):
@@ -161,13 +162,13 @@ def _check_modifier(where: str, modifier: Any, bins: int) -> None:
     elif kind == "normsys":
         for side in _table(where, data, ("lo", "hi")):
             if not 1e-50 < _number(f"{where}, {side}", data[side]) < 1e50:  # the interpolation takes its sixth power
-                raise ValueError(f"{where}: the factor '{side}' must be positive and finite, not {data[side]}")
+                raise InputError(f"{where}: the factor '{side}' must be positive and finite, not {data[side]}")
     elif kind in ("shapesys", "staterror"):
         _numbers(where, data, bins, "uncertainty")
     elif data is not None:
-        raise ValueError(f"{where}: its data must be null, not {data!r:.60}")
+        raise InputError(f"{where}: its data must be null, not {data!r:.60}")
     if kind == "lumi" and name != "lumi":
-        raise ValueError(f"{where}: this modifier must be named 'lumi'")
+        raise InputError(f"{where}: this modifier must be named 'lumi'")
 
 
 def _check_sample(where: str, sample: Any, bins: int | None) -> int:
@@ -179,7 +180,7 @@ def _check_sample(where: str, sample: Any, bins: int | None) -> int:
         _check_modifier(f"{where}, modifier {k}", modifier, bins)
         key = (modifier["name"], modifier["type"])
         if seen.setdefault(key, modifier) != modifier:
-            raise ValueError(f"{where}: modifier '{key[0]}' ({key[1]}) appears twice with different data")
+            raise InputError(f"{where}: modifier '{key[0]}' ({key[1]}) appears twice with different data")
     return bins
 
 # %% ../../nbs/04_workspaces/00_schema.ipynb #check
@@ -190,7 +191,7 @@ def _check_measurement(where: str, measurement: Any) -> None:
     config = _table(where, measurement, ("name", "config"))["config"]
     where = f"{where} '{_text(f'{where}, name', measurement['name'])}'"
     if not isinstance(_table(where, config, ("poi", "parameters"))["poi"], str):
-        raise ValueError(f"{where}: its poi must be a name, not {config['poi']!r:.60}")
+        raise InputError(f"{where}: its poi must be a name, not {config['poi']!r:.60}")
     for k, settings in enumerate(_list(f"{where}, parameters", config["parameters"], empty=True)):
         here = f"{where}, parameter {k}"
         _table(here, settings, ("name",), SETTINGS)
@@ -201,9 +202,9 @@ def _check_measurement(where: str, measurement: Any) -> None:
         for pair in _list(f"{here}, bounds", settings["bounds"]) if "bounds" in settings else ():
             low, high = _numbers(f"{here}, bounds", pair, 2)
             if low > high:
-                raise ValueError(f"{here}: its bounds are in the wrong order, {pair}")
+                raise InputError(f"{here}: its bounds are in the wrong order, {pair}")
         if not isinstance(settings.get("fixed", False), bool):
-            raise ValueError(f"{here}: fixed must be true or false, not {settings['fixed']!r:.60}")
+            raise InputError(f"{here}: fixed must be true or false, not {settings['fixed']!r:.60}")
     _unique(where, "parameter", [settings["name"] for settings in config["parameters"]])
 
 
@@ -211,7 +212,7 @@ def check_workspace(workspace: Any) -> None:
     "Raise `ValueError` naming the first element that breaks the format (pyhf schema 1.0.0 and its meaning)."
     _table("workspace", workspace, ("channels", "measurements", "observations", "version"))
     if workspace["version"] != "1.0.0":
-        raise ValueError(f"workspace: version '1.0.0' is needed, not {workspace['version']!r:.60}")
+        raise InputError(f"workspace: version '1.0.0' is needed, not {workspace['version']!r:.60}")
     bins = {}
     for k, channel in enumerate(_list("channels", workspace["channels"])):
         where = f"channel {k}"
@@ -219,7 +220,7 @@ def check_workspace(workspace: Any) -> None:
         name = _text(f"{where}, name", channel["name"])
         where = f"channel '{name}'"
         if name in bins:
-            raise ValueError(f"{where}: appears twice")
+            raise InputError(f"{where}: appears twice")
         width = None
         for i, sample in enumerate(_list(f"{where}, samples", channel["samples"])):
             width = _check_sample(f"{where}, sample {i}", sample, width)
@@ -231,13 +232,13 @@ def check_workspace(workspace: Any) -> None:
         _table(where, observation, ("name", "data"))
         name = _text(f"{where}, name", observation["name"])
         if name not in bins:
-            raise ValueError(f"observation '{name}': {nearest('channel', name, bins)}")
+            raise InputError(f"observation '{name}': {unknown_name('channel', name, bins)}")
         _numbers(f"observation '{name}'", observation["data"], bins[name], "count")
         observed.append(name)
     _unique("observations", "channel", observed)
     for name in bins:
         if name not in observed:
-            raise ValueError(f"channel '{name}': it has no observation")
+            raise InputError(f"channel '{name}': it has no observation")
     for k, measurement in enumerate(_list("measurements", workspace["measurements"])):
         _check_measurement(f"measurement {k}", measurement)
 

@@ -9,7 +9,8 @@ import nbformat
 import pytest
 
 from hepinf.runs.cli import main
-from hepinf.runs.notebook import RunError, store
+from hepinf.core.errors import RunError
+from hepinf.runs.notebook import store
 from hepinf.runs.record import read_result
 
 

@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hepinf.runs.notebook import RunError, check, literal, matched, papers, store
-from hepinf.runs.record import Run, UsageError, parameters_of, read_result, results_table
+from hepinf.core.errors import RunError
+from hepinf.runs.notebook import check, literal, matched, papers, store
+from hepinf.core.errors import UsageError
+from hepinf.runs.record import Run, parameters_of, read_result, results_table
 
 
 @pytest.fixture

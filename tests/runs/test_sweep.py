@@ -13,7 +13,8 @@ import yaml
 
 from hepinf.runs import worker as point
 from hepinf.runs.cli import main
-from hepinf.runs.notebook import RunError, papers
+from hepinf.core.errors import RunError
+from hepinf.runs.notebook import papers
 from hepinf.runs.record import papers_folder, read_result
 from hepinf.runs.sweep import find_sweep, points, read_sweep
 

@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core.checks import nearest, optional
+from ...core.checks import import_extra, unknown_name
+from ...core.errors import InputError
 from ...unbinned.coordinates import Coordinates
 
 # %% ../../../nbs/14_problems/13_dijet_events.ipynb #space
@@ -58,17 +59,17 @@ class Events:
     def at(self, *masses: float) -> Float[Tensor, "some 5"]:
         "Features of the events of one mass point."
         if self.masses is None:
-            raise ValueError(f"{self.source}: the masses of these events are not known")
+            raise InputError(f"{self.source}: the masses of these events are not known")
         rows = (self.masses == torch.tensor(masses, dtype=torch.float64)).all(1)
         if not bool(rows.any()):
-            raise ValueError(f"{self.source}: no events at {masses}")
+            raise InputError(f"{self.source}: no events at {masses}")
         return self.x[rows]
 
     @property
     def points(self) -> Float[Tensor, "points 3"]:
         "The different mass points."
         if self.masses is None:
-            raise ValueError(f"{self.source}: the masses of these events are not known")
+            raise InputError(f"{self.source}: the masses of these events are not known")
         return torch.unique(self.masses, dim=0)
 
 
@@ -76,12 +77,12 @@ def _events(columns: dict[str, Any], source: str, masses: Any = None, signal: An
     "From named columns: jets in order of mass, complaints by column."
     for name in FEATURES:
         if name not in columns:
-            raise ValueError(f"{source}: no column '{name}'; it has {', '.join(columns)}")
+            raise InputError(f"{source}: no column '{name}'; it has {', '.join(columns)}")
     table = {name: np.asarray(columns[name], dtype=np.float64) for name in FEATURES}
     bad = {name: int((~np.isfinite(column)).sum()) for name, column in table.items()}
     if any(bad.values()):
         name = max(bad, key=bad.get)
-        raise ValueError(f"{source}: {bad[name]} NaN or infinite values in the column '{name}'")
+        raise InputError(f"{source}: {bad[name]} NaN or infinite values in the column '{name}'")
     swap = table["mJ2"] > table["mJ1"]
     for kind in ("m{}", "tau21_{}"):
         one, two = table[kind.format("J1")], table[kind.format("J2")]
@@ -91,7 +92,7 @@ def _events(columns: dict[str, Any], source: str, masses: Any = None, signal: An
         masses = torch.as_tensor(np.asarray(masses, dtype=np.float64))
         masses = masses.expand(len(x), 3) if masses.dim() == 1 else masses
         if masses.shape != (len(x), 3):
-            raise ValueError(f"{source}: 'masses' has the shape {tuple(masses.shape)} for {len(x)} events")
+            raise InputError(f"{source}: 'masses' has the shape {tuple(masses.shape)} for {len(x)} events")
     if signal is not None:
         signal = torch.as_tensor(np.asarray(signal, dtype=np.float64))
     return Events(x, masses, source, signal)
@@ -132,7 +133,7 @@ def samples(path: str | Path | None = None) -> dict[str, Events]:
                 masses = stored.get(f"{name}_masses")
                 found[name] = _events(dict(zip(FEATURES, x.T)), name, None if masses is None else masses.T)
     except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source}: not a reduced sample ({error})") from None
+        raise InputError(f"{source}: not a reduced sample ({error})") from None
     return found
 
 # %% ../../../nbs/14_problems/13_dijet_events.ipynb #readers
@@ -152,7 +153,7 @@ def _from_momenta(columns: dict[str, Any], source: str) -> Events:
             p = np.stack([np.asarray(columns[f"p{axis}j{jet}"], dtype=np.float64) for axis in "xyz"])
             mass, one, two = (np.asarray(columns[name + jet], dtype=np.float64) for name in ("mj", "tau1j", "tau2j"))
         except KeyError as error:
-            raise ValueError(f"{source}: no column {error}; it has {', '.join(columns)}") from None
+            raise InputError(f"{source}: no column {error}; it has {', '.join(columns)}") from None
         energy, momentum = energy + np.sqrt(mass**2 + (p**2).sum(0)), momentum + p
         table[f"mJ{jet}"] = mass
         table[f"tau21_J{jet}"] = np.divide(two, one, out=np.zeros_like(two), where=one > 0)
@@ -162,7 +163,7 @@ def _from_momenta(columns: dict[str, Any], source: str) -> Events:
 
 def _hdf5(path: Path) -> dict[str, Any]:
     "Columns of a table written by pandas (fixed format), or of plain datasets."
-    with optional("h5py", "root").File(path, "r") as file:
+    with import_extra("h5py", "root").File(path, "r") as file:
         columns: dict[str, Any] = {}
         for group in [file, *(item for item in file.values() if hasattr(item, "keys"))]:
             k = 0
@@ -179,10 +180,10 @@ def load(path: str | Path) -> Events:
     "Events of a .npz, .parquet or .h5 file; ValueError names what is wrong with it."
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"there is no file '{path}'")
+        raise InputError(f"there is no file '{path}'")
     kinds = (".npz", ".parquet", ".h5", ".hdf5")
     if path.suffix not in kinds:
-        raise ValueError(nearest("kind of file", path.suffix, kinds))
+        raise InputError(unknown_name("kind of file", path.suffix, kinds))
     masses = None
     try:
         if path.suffix == ".npz":
@@ -192,15 +193,15 @@ def load(path: str | Path) -> Events:
             if "x" in stored:
                 names = next((stored[name] for name in ("columns", "cols") if name in stored), None)
                 if names is None or len(names) != stored["x"].shape[-1]:
-                    raise ValueError("'x' needs the names of its columns in an array 'columns'")
+                    raise InputError("'x' needs the names of its columns in an array 'columns'")
                 stored = dict(zip(map(str, names), stored["x"].T))
         elif path.suffix == ".parquet":
-            table = optional("pyarrow.parquet", "root").read_table(path)
+            table = import_extra("pyarrow.parquet", "root").read_table(path)
             stored = {name: table[name].to_numpy() for name in table.column_names}
         else:
             stored = _hdf5(path)
     except (OSError, EOFError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.name}: cannot be read ({error})") from None
+        raise InputError(f"{path.name}: cannot be read ({error})") from None
     if "mJJ_TeV" in stored:
         return _from_tev(stored, path.name)
     if "pxj1" in stored:

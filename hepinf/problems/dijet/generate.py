@@ -23,7 +23,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from ...core.checks import optional
+from ...core.checks import import_extra
+from ...core.errors import InputError, RunError
 
 # %% ../../../nbs/14_problems/14_dijet_generate.ipynb #settings
 COLUMNS = ("mJJ", "mJ1", "mJ2", "tau21_J1", "tau21_J2", "pT_J1", "pT_J2", "eta_J1", "eta_J2")  # masses, pT in GeV
@@ -47,12 +48,12 @@ def _signal(masses: Sequence[float]) -> list[str]:
 
 def _pythia(masses: Sequence[float] | None, seed: int) -> Any:
     "A quiet, initialised Pythia."
-    pythia = optional("pythia8mc", "sim").Pythia("", False)
+    pythia = import_extra("pythia8mc", "sim").Pythia("", False)
     for line in (*_COMMON, *(_QCD if masses is None else _signal(masses)), f"Random:seed = {seed}"):
         if not pythia.readString(line):
-            raise ValueError(f"Pythia does not know the setting '{line}'")
+            raise InputError(f"Pythia does not know the setting '{line}'")
     if not pythia.init():
-        raise RuntimeError("Pythia could not be initialised")
+        raise RunError("Pythia could not be initialised")
     return pythia
 
 # %% ../../../nbs/14_problems/14_dijet_generate.ipynb #masses
@@ -64,16 +65,16 @@ def check_masses(
 ) -> tuple[float, float, float]:
     "The three masses as floats, or `ValueError` with what is wrong with them."
     if len(masses) != 3:
-        raise ValueError(f"masses are (m_Z', m_X, m_Y), got {len(masses)} numbers")
+        raise InputError(f"masses are (m_Z', m_X, m_Y), got {len(masses)} numbers")
     z, x, y = (float(m) for m in masses)
     if not all(math.isfinite(m) and m > 0 for m in (z, x, y)):
-        raise ValueError(f"masses must be positive and finite, got ({z:g}, {x:g}, {y:g})")
+        raise InputError(f"masses must be positive and finite, got ({z:g}, {x:g}, {y:g})")
     if x <= y:
-        raise ValueError(f"X is the heavier of the two: m_X = {x:g} must be above m_Y = {y:g}")
+        raise InputError(f"X is the heavier of the two: m_X = {x:g} must be above m_Y = {y:g}")
     if x + y >= z:
-        raise ValueError(f"m_Z' = {z:g} must be above m_X + m_Y = {x + y:g}")
+        raise InputError(f"m_Z' = {z:g} must be above m_X + m_Y = {x + y:g}")
     if y < LIGHTEST or z >= ENERGY:
-        raise ValueError(f"m_Y must be at least {LIGHTEST:g} and m_Z' below {ENERGY:g}, got {y:g} and {z:g}")
+        raise InputError(f"m_Y must be at least {LIGHTEST:g} and m_Z' below {ENERGY:g}, got {y:g} and {z:g}")
     return z, x, y
 
 # %% ../../../nbs/14_problems/14_dijet_generate.ipynb #detector
@@ -113,7 +114,7 @@ def leading_jets(
     events: Any,  # awkward array of candidates: events x particles with px, py, pz, E in GeV
 ) -> tuple[Float[ndarray, "passed 2 4"], Float[ndarray, "passed 2"], Int[ndarray, " passed"]]:
     "Momenta and tau21 of the two leading jets of the events that pass, and the numbers of these events."
-    ak, fastjet = optional("awkward", "sim"), optional("fastjet", "sim")
+    ak, fastjet = import_extra("awkward", "sim"), import_extra("fastjet", "sim")
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, RADIUS)
     clusters = fastjet.ClusterSequence(events, definition)
     found, parts = clusters.inclusive_jets(_FLOOR), clusters.constituents(_FLOOR)
@@ -166,7 +167,7 @@ def _chunk(
     point = [0] if masses is None else [round(1000 * m) for m in masses]
     state = np.random.SeedSequence([seed, number, *point]).generate_state(2)
     pythia, rng = _pythia(masses, 1 + int(state[0]) % 900_000_000), np.random.default_rng(state[1])
-    ak = optional("awkward", "sim")
+    ak = import_extra("awkward", "sim")
     rows, where, found, tried = [], [], 0, 0
     while tried < CHUNK and found < wanted:
         particles = pythia.nextBatch(_BATCH).prt
@@ -210,11 +211,11 @@ def generate(
     "`x` (events, 9) float32 with the `COLUMNS`, `tried` collisions and, for signal, `masses` (events, 3)."
     masses = None if masses is None else check_masses(masses)
     if events < 1 or workers < 1 or seed < 0:
-        raise ValueError(f"events, workers and seed must be at least 1, 1 and 0, got {events}, {workers} and {seed}")
+        raise InputError(f"events, workers and seed must be at least 1, 1 and 0, got {events}, {workers} and {seed}")
     rows, found, before = [], 0, 0
     for x, where, tried in _chunks(masses, events, seed, workers, report):
         if not len(x):
-            raise ValueError(f"none of {tried} collisions at the masses {masses} passes: m_Z' is too low")
+            raise InputError(f"none of {tried} collisions at the masses {masses} passes: m_Z' is too low")
         rows.append(x[: events - found])
         found += len(rows[-1])
         if report:
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         points = [None] if given.qcd else [check_masses(m) for m in given.masses]
         if path.suffix != ".npz" or not os.access(path.parent, os.W_OK):
-            raise ValueError(f"{path} is not a .npz file in a folder that exists and can be written")
+            raise InputError(f"{path} is not a .npz file in a folder that exists and can be written")
         for point in points:
             report = _progress("QCD" if point is None else "({:g}, {:g}, {:g})".format(*point), given.events)
             samples.append(generate(point, given.events, given.seed, given.workers, report))

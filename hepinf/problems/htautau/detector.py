@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...core.checks import nearest
+from ...core.checks import unknown_name
+from ...core.errors import InputError
 from hepinf.problems.htautau.objects import (
     CMS_LIKE,
     FINAL_STATES,
@@ -133,7 +134,7 @@ def read_chunks(folder: str | Path) -> Objects:
         if match and match[1] in PROCESSES:
             found.setdefault(match[1], []).append((path, int(match[2]), int(match[3])))
     if not found:
-        raise ValueError(f"{folder}: no chunks (files such as ggH_seed1_0000.npz)")
+        raise InputError(f"{folder}: no chunks (files such as ggH_seed1_0000.npz)")
     processes = tuple(p for p in PROCESSES if p in found)
     for c, process in enumerate(processes):
         chunks, trials = [], 0
@@ -144,7 +145,7 @@ def read_chunks(folder: str | Path) -> Objects:
                 chunks.append(detector(truth, [seed, PROCESSES.index(process), k]))
                 trials += int(truth["trials"])
             except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-                raise ValueError(f"{path}: not a chunk of this generator ({error})") from None
+                raise InputError(f"{path}: not a chunk of this generator ({error})") from None
         per_event = CROSS_SECTIONS[process] * 1000 * LUMINOSITY / trials
         for part in chunks:
             parts.append(
@@ -185,7 +186,7 @@ def reduce(
     limits = dict.fromkeys(full.processes, events) if isinstance(events, int) else events
     for name in limits:
         if name not in full.processes:
-            raise ValueError(nearest("process", name, full.processes))
+            raise InputError(unknown_name("process", name, full.processes))
     full = full.take(near_selection(full))
     plain, per_event, rows = full["weight"] / efficiency(full), [], []
     for c, name in enumerate(full.processes):
@@ -222,7 +223,7 @@ def read_reduced(path: str | Path | None = None) -> Objects:
         with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in (*_STEPS, "jets", "shower", "per_event", "processes")}
     except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{source}: not a reduced sample ({error})") from None
+        raise InputError(f"{source}: not a reduced sample ({error})") from None
     jet = np.arange(JETS) < stored["jets"][:, None]
     columns = {"shower": np.exp2(stored["shower"].T.astype(np.float32) / 40)}
     for name, (_, step) in _STEPS.items():

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.checks import nearest, optional
+from ...core.checks import import_extra, unknown_name
+from ...core.errors import InputError
 from .detector import PROCESSES
 from .objects import SCHEMA, Objects, Selection
 
@@ -28,8 +29,8 @@ _TREES = ("TTree", "ROOT::RNTuple")
 def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
     "What a function makes of the tree or of the parquet file."
     if path.suffix not in (".root", ".parquet"):
-        raise ValueError(f"{path}: the name must end with .root or .parquet")
-    module = optional("uproot" if path.suffix == ".root" else "pyarrow.parquet", "root")
+        raise InputError(f"{path}: the name must end with .root or .parquet")
+    module = import_extra("uproot" if path.suffix == ".root" else "pyarrow.parquet", "root")
     try:
         if path.suffix == ".parquet":
             with module.ParquetFile(path) as file:
@@ -38,18 +39,18 @@ def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
             trees = list(dict.fromkeys(k.split(";")[0] for k, c in file.classnames().items() if c in _TREES))
             if (tree or len(trees) != 1) and tree not in trees:
                 listed = ", ".join(trees) or "there is none"
-                raise ValueError(nearest("tree", tree, trees) if tree else f"choose a tree: {listed}")
+                raise InputError(unknown_name("tree", tree, trees) if tree else f"choose a tree: {listed}")
             return of_tree(file[tree or trees[0]])
     except (OSError, ValueError) as error:  # errors of pyarrow are both
-        raise ValueError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_columns(path: str | Path, names: Sequence[str], tree: str | None = None) -> dict[str, Any]:
     "Awkward arrays of the named columns; ValueError that names a missing one and the nearest there is."
-    path, awkward, there = Path(path), optional("awkward", "root"), column_names(path, tree)
+    path, awkward, there = Path(path), import_extra("awkward", "root"), column_names(path, tree)
     for name in names:
         if name not in there:
-            raise ValueError(f"{path}: {nearest('column', name, there)}")
+            raise InputError(f"{path}: {unknown_name('column', name, there)}")
     table = _opened(
         path,
         tree,
@@ -74,21 +75,21 @@ def read_objects(
     allowed = (*SCHEMA, "met_pt", "met_phi", "n_jets")
     for name in columns:
         if name not in allowed:
-            raise ValueError(f"columns: {nearest('column', name, allowed)}")
+            raise InputError(f"columns: {unknown_name('column', name, allowed)}")
     if (process is None) == ("process" not in columns):
-        raise ValueError(f"{path}: either a column 'process' or one process for the whole file is needed")
+        raise InputError(f"{path}: either a column 'process' or one process for the whole file is needed")
     flat = [x for value in columns.values() for x in (value if isinstance(value, list | tuple) else [value])]
     names = list(dict.fromkeys(x for x in flat if isinstance(x, str)))
     if not names:
-        raise ValueError(f"{path}: no column of the file is used")
+        raise InputError(f"{path}: no column of the file is used")
     table = read_columns(path, names, tree)
     n = len(table[names[0]])
     if not n:
-        raise ValueError(f"{path}: no events")
+        raise InputError(f"{path}: no events")
     found = {name: _column(table, value, name, n, path) for name, value in columns.items() if name != "process"}
     for pair in ({"met_pt", "met_phi"} & set(found), {"met_px", "met_py"} & set(found)):
         if len(pair) == 1:
-            raise ValueError(f"{path}: '{pair.pop()}' alone does not give the missing momentum")
+            raise InputError(f"{path}: '{pair.pop()}' alone does not give the missing momentum")
     if "met_pt" in found:
         pt, phi = found.pop("met_pt"), found.pop("met_phi")
         found |= {"met_px": pt * np.cos(phi), "met_py": pt * np.sin(phi)}
@@ -107,11 +108,11 @@ def read_objects(
 
 def _column(table: dict[str, Any], value: Any, name: str, n: int, path: str | Path) -> np.ndarray:
     "One column of numbers, with as many slots as the schema says; absent slots are 0."
-    awkward, shape = optional("awkward", "root"), SCHEMA[name][0] if name in SCHEMA else ()
+    awkward, shape = import_extra("awkward", "root"), SCHEMA[name][0] if name in SCHEMA else ()
     slots = shape[0] if shape else 0
     if isinstance(value, list | tuple):
         if len(value) > slots:
-            raise ValueError(f"{path}: column '{name}' has {slots} slots, {len(value)} are given")
+            raise InputError(f"{path}: column '{name}' has {slots} slots, {len(value)} are given")
         parts = [_column(table, x, "weight", n, path) for x in value]
         return np.stack(parts + [np.zeros(n)] * (slots - len(parts)), 1)
     if not isinstance(value, str):
@@ -119,14 +120,14 @@ def _column(table: dict[str, Any], value: Any, name: str, n: int, path: str | Pa
     array = table[value]
     if slots:
         if array.ndim != 2:
-            raise ValueError(f"{path}: column '{value}' for '{name}' must hold a list per event (or name one per slot)")
+            raise InputError(f"{path}: column '{value}' for '{name}' must hold a list per event (or name one per slot)")
         array = awkward.fill_none(awkward.pad_none(array, slots, clip=True), 0.0)
     elif array.ndim != 1:
-        raise ValueError(f"{path}: column '{value}' for '{name}' must hold one number per event")
+        raise InputError(f"{path}: column '{value}' for '{name}' must hold one number per event")
     try:
         return np.ma.filled(np.ma.asarray(awkward.to_numpy(array)).astype(np.float64), np.nan)
     except (TypeError, ValueError):
-        raise ValueError(f"{path}: column '{value}' for '{name}' does not hold numbers") from None
+        raise InputError(f"{path}: column '{value}' for '{name}' does not hold numbers") from None
 
 
 def _labelled(values: Any, labels: Mapping[Any, str] | None, path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -136,7 +137,7 @@ def _labelled(values: Any, labels: Mapping[Any, str] | None, path: str | Path) -
     for k, kind in enumerate(kinds):
         if labels is not None and kind not in known:
             event = int(np.flatnonzero(inverse == k)[0])
-            raise ValueError(f"{path}: event {event}: {nearest('process label', str(kind), known)}")
+            raise InputError(f"{path}: event {event}: {unknown_name('process label', str(kind), known)}")
     names = [known.get(str(kind), str(kind)) for kind in kinds]
     processes = tuple(sorted(set(names), key=lambda x: (PROCESSES.index(x) if x in PROCESSES else 99, x)))
     return np.array([processes.index(name) for name in names])[inverse], processes

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.checks import nearest, optional
+from ...core.checks import import_extra, unknown_name
+from ...core.errors import InputError, RunError
 from .detector import PROCESSES
 from .objects import CMS_LIKE, SHOWER
 
@@ -61,12 +62,12 @@ GENERATE = (
 
 def _pythia(settings: Sequence[str], seed: int) -> Any:
     "A quiet, initialised Pythia."
-    pythia = optional("pythia8mc", "sim").Pythia("", False)
+    pythia = import_extra("pythia8mc", "sim").Pythia("", False)
     for line in (*COMMON, *settings, f"Random:seed = {seed}"):
         if not pythia.readString(line):
-            raise ValueError(f"Pythia does not know the setting '{line}'")
+            raise InputError(f"Pythia does not know the setting '{line}'")
     if not pythia.init():
-        raise RuntimeError("Pythia could not be initialised")
+        raise RunError("Pythia could not be initialised")
     return pythia
 
 # %% ../../../nbs/14_problems/12_htautau_generate.ipynb #taus
@@ -152,7 +153,7 @@ class Generator:
 
     def __init__(self, process: str, seed: int, chunk: int = 0, pool: dict | None = None):
         if process not in PROCESSES:
-            raise ValueError(nearest("process", process, PROCESSES))
+            raise InputError(unknown_name("process", process, PROCESSES))
         state = np.random.SeedSequence([seed, PROCESSES.index(process), chunk]).generate_state(3)
         seeds = [1 + int(x) % 900_000_000 for x in state]
         self.process, self.trials = process, 0
@@ -160,7 +161,7 @@ class Generator:
         self.hadrons = _pythia(("ProcessLevel:all = off",), seeds[1])
         self.pool = decay_pool(seed) if pool is None else pool
         self.rng = np.random.default_rng(seeds[2])
-        fastjet = optional("fastjet", "sim")
+        fastjet = import_extra("fastjet", "sim")
         self.cluster, self.pseudo = fastjet.ClusterSequence, fastjet.PseudoJet
         self.definition = fastjet.JetDefinition(fastjet.antikt_algorithm, 0.4)
 
@@ -291,7 +292,7 @@ def _same_size(path: Path, chunk: int) -> None:
     with np.load(path, allow_pickle=False) as file:
         found = len(file["kind"])
     if found != chunk:
-        raise ValueError(f"{path} holds {found} events, not {chunk}: go on with --chunk {found} or in another folder")
+        raise InputError(f"{path} holds {found} events, not {chunk}: go on with --chunk {found} or in another folder")
 
 
 def generate(
@@ -299,9 +300,9 @@ def generate(
 ) -> list[Path]:
     "Chunk files with (at least) that many events; those that exist are kept. Progress goes to stderr."
     if process not in PROCESSES:
-        raise ValueError(nearest("process", process, PROCESSES))
+        raise InputError(unknown_name("process", process, PROCESSES))
     if events < 1 or chunk < 1:
-        raise ValueError(f"events and chunk must be positive, got {events} and {chunk}")
+        raise InputError(f"events and chunk must be positive, got {events} and {chunk}")
     folder, files, made, shown, pool, start = Path(folder), [], 0, 0.0, None, 0.0
     folder.mkdir(parents=True, exist_ok=True)
     for k in range(math.ceil(events / chunk)):

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ...core.checks import nearest
+from ...core.checks import unknown_name
+from ...core.errors import InputError
 
 # %% ../../../nbs/14_problems/08_htautau_objects.ipynb #schema
 KINDS = ("e", "mu", "tau_h")
@@ -69,22 +70,22 @@ class Objects:
             return
         for name in self.columns:
             if name not in SCHEMA:
-                raise ValueError(f"{self.origin}: {nearest('column', name, SCHEMA)}")
+                raise InputError(f"{self.origin}: {unknown_name('column', name, SCHEMA)}")
         n, full = len(self.columns["weight"]) if "weight" in self.columns else -1, {}
         for name, (shape, default, meaning) in SCHEMA.items():
             if name not in self.columns and default is None:
-                raise ValueError(f"{self.origin}: column '{name}' ({meaning}) is missing")
+                raise InputError(f"{self.origin}: column '{name}' ({meaning}) is missing")
             if name in self.columns:
                 full[name] = _checked_column(np.asarray(self.columns[name]), name, (n, *shape), self.origin)
             else:
                 full[name] = np.broadcast_to(np.float32(default), (n, *shape))
         if n == 0:
-            raise ValueError(f"{self.origin}: no events")
+            raise InputError(f"{self.origin}: no events")
         for name, stop in (("process", len(self.processes)), ("leg_kind", len(KINDS))):
             bad = (full[name] < 0) | (full[name] >= stop)
             if bad.any():
                 event = int(np.argwhere(bad)[0, 0])
-                raise ValueError(
+                raise InputError(
                     f"{self.origin}: column '{name}', event {event}: {full[name][event]} is not below {stop}"
                 )
             full[name] = full[name].astype(np.int64)
@@ -92,7 +93,7 @@ class Objects:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.columns:
-            raise KeyError(nearest("column", name, self.columns))
+            raise KeyError(unknown_name("column", name, self.columns))
         return self.columns[name]
 
     def __len__(self) -> int:
@@ -110,15 +111,15 @@ class Objects:
 def _checked_column(values: np.ndarray, name: str, shape: tuple[int, ...], origin: str) -> np.ndarray:
     "A column as numbers of the right shape."
     if values.dtype.kind not in "fiub":
-        raise ValueError(f"{origin}: column '{name}' is not a number but {values.dtype}")
+        raise InputError(f"{origin}: column '{name}' is not a number but {values.dtype}")
     if values.shape != shape:
-        raise ValueError(f"{origin}: column '{name}' has the shape {values.shape}, {shape} is needed")
+        raise InputError(f"{origin}: column '{name}' has the shape {values.shape}, {shape} is needed")
     bad = ~np.isfinite(values)
     if bad.any():
-        raise ValueError(f"{origin}: column '{name}', event {int(np.argwhere(bad)[0, 0])} is NaN or infinite")
+        raise InputError(f"{origin}: column '{name}', event {int(np.argwhere(bad)[0, 0])} is NaN or infinite")
     if name.endswith("_pt") and name != "gen_pt" and (values < 0).any():
         event = int(np.argwhere(values < 0)[0, 0])
-        raise ValueError(f"{origin}: column '{name}', event {event}: pT {values[event]} is negative")
+        raise InputError(f"{origin}: column '{name}', event {event}: pT {values[event]} is negative")
     return values
 
 # %% ../../../nbs/14_problems/08_htautau_objects.ipynb #kinematics

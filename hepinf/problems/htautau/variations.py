@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.checks import nearest
+from ...core.checks import unknown_name
+from ...core.errors import InputError
 from .detector import PILEUP, PROCESSES, btag_efficiency, read_chunks, read_reduced
 from .files import read_higgsml, read_objects
 from hepinf.problems.htautau.objects import (
@@ -47,7 +48,7 @@ def load(
         return read_chunks(source)
     path = Path(source).expanduser()
     if not path.is_file():
-        raise ValueError(f"there is no file or folder '{source}'")
+        raise InputError(f"there is no file or folder '{source}'")
     return read_higgsml(path) if columns is None else read_objects(path, columns, **options)
 
 # %% ../../../nbs/14_problems/11_htautau_variations.ipynb #variation
@@ -284,7 +285,7 @@ def simulation(
     ):
         for name in names:
             if name not in known:
-                raise ValueError(nearest(kind, name, known))
+                raise InputError(unknown_name(kind, name, known))
     codes = [FINAL_STATES.index(name) for name in final]
     wanted = [name for name in (*VARIATIONS, *SHIFTS) if nuisances is None or name in nuisances]
     nominal, shifted = np.isin(select(objects, selection), codes), {}
@@ -296,7 +297,7 @@ def simulation(
     kept, weights = objects.take(rows), objects["weight"][rows] * nominal[rows]
     for c, process in enumerate(objects.processes):
         if not (weights[kept["process"] == c] != 0).any():
-            raise ValueError(f"{objects.origin}: no event of process '{process}' is selected in {', '.join(final)}")
+            raise InputError(f"{objects.origin}: no event of process '{process}' is selected in {', '.join(final)}")
 
     def table(part: Objects) -> torch.Tensor:
         x = features(part, selection)
