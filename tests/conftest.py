@@ -44,7 +44,7 @@ import matplotlib.pyplot as plt
 import torch
 from tqdm.auto import tqdm
 
-from hepinf.record import Run
+from hepinf.runs.record import Run
 
 run = Run("tiny", globals())
 for _ in tqdm(range(3), desc="training"):

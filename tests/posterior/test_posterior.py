@@ -1,0 +1,126 @@
+"""Amortised posteriors: what the paper promises at smoke scale, survival of a kill, and published workspaces."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hepinf.binned.model import BinnedModel
+from hepinf.diagnostics.calibration import calibration, ranks
+from hepinf.posterior.amortised import AmortisedPosterior
+from hepinf.posterior.joint import Joint
+from hepinf.problems import vh
+from hepinf.stats.priors import Bounded, Gamma, LogNormal
+
+DATA = os.environ.get("HEPINF_DATA")
+PUBLISHED = sorted(Path(DATA, "workspaces").glob("ttbar*.json")) if DATA else []
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    """Half a minute of training on one core."""
+    return AmortisedPosterior.train(vh.joint(), steps=96, seed=3, progress=False)
+
+
+def test_smoke_scale_of_the_paper(posterior):
+    joint, generator = posterior.joint, torch.Generator().manual_seed(11)
+    truth, counts = joint.sample(2000, generator)
+    z_true = truth[:, joint.nuisances :]
+    with torch.no_grad():
+        assert -float(posterior.log_prob_whitened(z_true, counts).mean()) < 10.6
+    z = torch.cat([posterior.sample_whitened(100, part, generator=generator) for part in counts.split(500)])
+    assert calibration(ranks(z_true, z, generator), repeats=20).max_median < 0.04
+    vbf, wh = posterior.names.index("VBF"), posterior.names.index("qqWH")
+    assert z[..., vbf].mean().abs() < 0.1 and 0.9 < float(z[..., vbf].std()) < 1.1
+    assert float(torch.corrcoef(torch.stack([z[..., wh].mean(1), z_true[:, wh]]))[0, 1]) > 0.97
+
+
+def test_both_modes_of_simulated_samples_are_the_same_problem(posterior):
+    """The posterior learnt with one factor per bin is as good for templates that fluctuate process by process."""
+    scores = []
+    for mc in ("gamma", "poisson"):
+        truth, counts = vh.joint(mc).sample(2000, torch.Generator().manual_seed(12))
+        with torch.no_grad():
+            scores.append(-posterior.log_prob_whitened(truth[:, posterior.joint.nuisances :], counts))
+    difference = float(scores[0].mean() - scores[1].mean())
+    error = math.hypot(*(float(score.std()) / 2000**0.5 for score in scores))
+    assert abs(difference) < 5 * error
+
+
+def test_an_unlikely_observation_is_told_and_garbage_refused(posterior):
+    _, counts = posterior.joint.sample(2, torch.Generator().manual_seed(13))
+    with pytest.warns(RuntimeWarning, match="unlike the simulations"):
+        posterior.check(counts[0].flip(0))
+    for bad, word in ((counts[0] * math.nan, "bin 0"), (counts[0] + 0.5, "whole number"), (counts[0, :-1], "234 bins")):
+        with pytest.raises(ValueError, match=word):
+            posterior.sample(10, bad)
+
+
+SCRIPT = """
+import sys, torch
+from hepinf.posterior.amortised import AmortisedPosterior
+from hepinf.problems import vh
+posterior = AmortisedPosterior.train(vh.joint(), preset="fast", steps=40, size=1024, validation=256, seed=5,
+    progress=False, checkpoint=sys.argv[1] if len(sys.argv) > 1 else None, checkpoint_every=0)
+"""
+
+
+def test_a_killed_training_goes_on_where_it_was(tmp_path):
+    path = tmp_path / "state.safetensors"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)])
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.exists()
+    spaces = []
+    for arguments in ([str(path)], []):
+        space, before = {"__name__": "again"}, sys.argv
+        sys.argv = ["again", *arguments]
+        try:
+            exec(SCRIPT, space)
+        finally:
+            sys.argv = before
+        spaces.append(space["posterior"])
+    resumed, calm = spaces
+    assert resumed.history.score == calm.history.score
+    for one, two in zip(resumed.network.parameters(), calm.network.parameters()):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_published_workspace_takes_the_place_of_the_model(path, tmp_path):
+    """The joint density is the workspace's likelihood with its constraints as priors, in other coordinates."""
+    model = BinnedModel.from_workspace(path)
+    free = [p.name for p in model.parameters if p.constraint is None and not p.fixed]
+    priors = {name: Bounded(0.0, 2.0, 1.0, 0.5) for name in free}
+    with pytest.raises(ValueError, match=free[0]):
+        Joint(model)
+    joint = Joint(model, priors, interest=free[:1])
+    z, counts = joint.sample(20, torch.Generator().manual_seed(1))
+    theta, slope = joint.theta(z)
+    prior = sum(joint.priors[name].log_prob(theta[:, model.index(name)]) for name in free)
+    in_model = model.log_prob(theta, model.observed) + prior + slope.log().sum(-1)
+    gap = joint.log_prob(z, model.observed[None]) - in_model
+    assert float(gap.std()) < 1e-6 * float(in_model.abs().max())  # the constraints' constants
+    posterior = AmortisedPosterior.train(joint, steps=4, size=512, validation=64, batch_size=128, progress=False)
+    posterior.save(tmp_path / "posterior")
+    again = AmortisedPosterior.load(tmp_path / "posterior")
+    x = again.sample(50, model.observed, generator=torch.Generator().manual_seed(2))
+    assert x.shape == (50, 1) and bool(((x > 0) & (x < 2)).all())
+
+
+def test_priors_and_bounds_must_agree():
+    model = vh.model()
+    with pytest.raises(ValueError, match="reaches from"):
+        Joint(model, vh.priors() | {"DY": Bounded(-1.0, 2.0)})
+    with pytest.raises(ValueError, match="did you mean|there"):
+        Joint(model, {"DYY": LogNormal(1.0, 0.1)})
+    with pytest.raises(ValueError, match="no prior for 'ggZH'"):
+        Joint(model, {"DY": Gamma(1.0, 1.0)})
