@@ -47,15 +47,14 @@ from hepinf.flows.flow import glow
 from hepinf.flows.flow import maf
 from hepinf.flows.splines import rational_quadratic
 from hepinf.flows.splines import rational_quadratic_inverse
-from hepinf.infer.hmc import Posterior
 from hepinf.infer.hmc import hmc
 from hepinf.infer.hypotest import discovery
-from hepinf.infer.hypotest import hypothesis_test
-from hepinf.infer.hypotest import upper_limit
-from hepinf.infer.intervals import goodness_of_fit
-from hepinf.infer.intervals import impacts
+from hepinf.infer.hypotest import hypotest
+from hepinf.infer.upper_limit import upper_limit
+from hepinf.infer.goodness import goodness_of_fit
+from hepinf.infer.impacts import impacts
 from hepinf.infer.intervals import interval
-from hepinf.infer.mle import maximum_likelihood
+from hepinf.infer.mle import fit as maximise
 from hepinf.posterior.correction import correct
 from hepinf.posterior.joint import Joint
 from hepinf.posterior.joint import negative_binomial
@@ -211,29 +210,29 @@ def likelihood(stem: str = "") -> Numbers:
 
 def fit(stem: str = "") -> Numbers:
     model = workspace(stem)
-    best = maximum_likelihood(model)
-    assert not best.failures()
-    pulls = best.pulls[0][model.constrained]
+    best = maximise(model)
+    assert best.ok
+    pulls = best.pulls[model.constrained]
     found: Numbers = {"log L": values(best.log_prob), "length of the pulls": values(pulls.norm())}
     if model.poi is None:
         return found
-    sigma = best.sigma[best.index(model.poi)]
-    ends = interval(model, model.poi, best=best)
-    assert not ends.problem
+    sigma = best.error[best.index(model.poi)]
+    ends = interval(model, model.poi, fit=best)
+    assert ends.ok
     found |= {"strength / sigma": values(best[model.poi] / sigma), "log sigma": values(sigma.log())}
     return found | {f"{side} end / sigma": values(getattr(ends, side) / sigma) for side in ("low", "high")}
 
 
 def limit(stem: str = "") -> Numbers:
     found = upper_limit(workspace(stem))
-    assert not found.problem
+    assert found.ok
     return {"observed": values(found.observed), "expected": values(found.expected)}
 
 
 def more_of_the_example() -> Numbers:
     """What else a fit gives, of the small workspace."""
     model = workspace("")
-    tested, signal = hypothesis_test(model, torch.tensor([0.5, 1.0, 2.0]).double()), discovery(model)
+    tested, signal = hypotest(model, torch.tensor([0.5, 1.0, 2.0]).double()), discovery(model)
     moved, quality = impacts(model), goodness_of_fit(model)
     return {
         "CLs": values(tested.cls),
@@ -252,9 +251,9 @@ def more_of_the_example() -> Numbers:
 
 def toys() -> Numbers:
     model = counting_model()
-    counts, auxiliary = model.sample(model.nominal.repeat(100, 1), generator(0))
-    fits = maximum_likelihood(model, counts, auxdata=auxiliary)
-    assert not fits.failures()
+    counts, auxiliary = model.sample(model.nominal.repeat(100, 1), seed=0)
+    fits = maximise(model.at(counts, auxiliary))
+    assert fits.ok
     return {
         "expected uncertainty": uncertainty(model, "mu")[0],
         "counts of the first three": values(counts[:3]),
@@ -269,9 +268,8 @@ def toys() -> Numbers:
 def first_draws() -> Numbers:
     """After that chains go their own ways: rounding errors grow from trajectory to trajectory."""
     model = workspace("")
-    posterior = Posterior(model, maximum_likelihood(model))
-    options = {"draws": 4, "warmup": 20, "chains": 2, "bounds": posterior.bounds, "seed": 1}
-    drawn = hmc(posterior, posterior.start, names=posterior.names, **options)
+    posterior = model.at().starting_at(maximise(model).theta)
+    drawn = hmc(posterior, draws=4, warmup=20, chains=2, seed=1)
     return {
         "draws": values(drawn.theta),
         "log density": values(drawn.log_prob),

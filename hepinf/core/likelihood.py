@@ -82,6 +82,14 @@ class LikelihoodBase:
         "The same: a likelihood of one data set serves any number of points."
         return self
 
+    def with_point_axis(self) -> "LikelihoodBase":
+        "The same: a likelihood of one data set serves any number of points."
+        return self
+
+    def softened(self, size: float) -> "LikelihoodBase | None":
+        "None: log L has no walls."
+        return None
+
     def depends_on_gradients(self, theta: Tensor) -> bool:
         "Whether log L hangs on something besides theta that wants gradients."
         with torch.enable_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hepinf.infer.intervals import profile
-from hepinf.infer.mle import maximum_likelihood
+from hepinf.infer.mle import fit
 from hepinf.problems import blobs2d
 from hepinf.summaries.fisher import information, sigma_mu, uncertainty
 from hepinf.summaries.histogram import GRADIENTS, histogram
@@ -110,11 +110,11 @@ def test_profile_likelihood_of_the_templates_agrees_with_the_information(learnt)
     model = blobs2d.model(blobs2d.BINARY, blobs2d.counts(blobs2d.BINARY, learnt, 8, n=200))
     ours, _ = uncertainty(model, "mu_signal")
     counts, auxdata = model.sample(model.nominal.repeat(600, 1), torch.Generator().manual_seed(1))
-    fits = maximum_likelihood(model, counts, auxdata=auxdata)
+    fits = fit(model.at(counts, auxdata))
     spread = float(fits.theta[:, model.index("mu_signal")].std())
     assert bool(fits.converged.all()) and abs(spread / ours - 1) < 3 / math.sqrt(2 * 600)
     at = torch.tensor([1 - ours, 1 + ours], dtype=torch.float64)
-    scan = profile(model, "mu_signal", at, model.asimov())
+    scan = profile(model.at(model.asimov()), "mu_signal", at)
     assert 0.7 < float(scan.scan.mean()) < 1.3  # -2 delta log L is 1 at one sigma, up to its asymmetry
 
 
