@@ -17,7 +17,7 @@ from torch import Tensor
 from ..binned.model import BinnedModel
 from ..core.errors import InputError
 from .histogram import softmax_bins
-from ..train.networks import push_forward
+from ..train.networks import jvp
 
 # %% ../../nbs/09_summaries/02_fisher.ipynb #information
 def information_matrix(
@@ -109,7 +109,7 @@ def tangent_response(
     "Response `(network, background, T) -> (n_b, d n_b / d theta)` by forward tangents, exact on the sample."
 
     def response(network: Callable, background: Float[Tensor, "n features"], temperature: float):
-        outputs, tangents = push_forward(network, background, shifts(background))
+        outputs, tangents = jvp(network, background, shifts(background))
         p = softmax_bins(outputs, temperature)
         moved = p * (tangents - (p * tangents).sum(-1, keepdim=True)) / temperature
         return p.double().mean(0), moved.double().mean(1)

@@ -19,7 +19,9 @@ from ..core.errors import InputError
 from .losses import CrossEntropy
 from .partition import best_cells, nearest_centre
 from .simulation import Columns, Simulation, binned_model, columns
-from ..train.loop import History, train
+from ..train.config import TrainConfig
+from ..train.history import History
+from ..train.loop import train
 
 # %% ../../nbs/09_summaries/06_observable.ipynb #network
 def _layers(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
@@ -177,10 +179,13 @@ class Observable:
         expected = sum(w[:, 0, : len(self.processes)].double().sum(0) for _, w in table.groups.values())
         network = RatioNetwork(nominal.cpu(), expected.cpu(), size, self.hidden, self.seed)
         self.network = network.to(nominal.device, torch.float32)
-        common = dict(data=table.groups, batch_size=table.batch_sizes(self.batch_size), epochs=self.epochs, lr=self.lr)
-        common |= dict(schedule="cosine", seeds=[self.seed], progress=progress)
+        config = TrainConfig(
+            batch_size=table.batch_sizes(self.batch_size), epochs=self.epochs, lr=self.lr, schedule="cosine",
+            progress=progress,
+        )  # fmt: skip
         if len(self.processes) > 1:
-            train(CrossEntropy(table, "softmax"), [_Classifier(self.network)], name="fractions", **common)
+            classifier = [_Classifier(self.network)]
+            train(CrossEntropy(table, "softmax"), classifier, table.groups, config, seeds=[self.seed], name="fractions")
             with torch.no_grad():
                 shares = torch.cat([self.network.fractions(part) for part in nominal.split(100_000)])
                 weight = simulation.weights[simulation.weights != 0].abs().to(shares.dtype)
@@ -193,7 +198,8 @@ class Observable:
         nn.init.zeros_(self.network.head.weight)
         nn.init.zeros_(self.network.head.bias)
         self.network.scale.copy_((scale / expected.sum()).sqrt())
-        self.history: History = train(RatioLoss(table, scale.float()), [self.network], name="score", **common)
+        ratio_loss = RatioLoss(table, scale.float())
+        self.history: History = train(ratio_loss, [self.network], table.groups, config, seeds=[self.seed], name="score")
         self.information = solve_head(self.network, table) + torch.diag(self.prior)
         return self.place(simulation, self.bins)
 
