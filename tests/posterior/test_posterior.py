@@ -16,7 +16,7 @@ from hepinf.diagnostics.calibration import calibration, ranks
 from hepinf.posterior.amortised import AmortisedPosterior
 from hepinf.posterior.joint import Joint
 from hepinf.problems import vh
-from hepinf.stats.priors import Bounded, Gamma, LogNormal
+from hepinf.stats.priors import Gamma, LogNormal, TruncatedNormal, Uniform
 
 DATA = os.environ.get("HEPINF_DATA")
 PUBLISHED = sorted(Path(DATA, "workspaces").glob("ttbar*.json")) if DATA else []
@@ -99,7 +99,7 @@ def test_a_published_workspace_takes_the_place_of_the_model(path, tmp_path):
     """The joint density is the workspace's likelihood with its constraints as priors, in other coordinates."""
     model = BinnedModel.from_workspace(path)
     free = [p.name for p in model.parameters if p.constraint is None and not p.fixed]
-    priors = {name: Bounded(0.0, 2.0, 1.0, 0.5) for name in free}
+    priors = {name: TruncatedNormal(0.0, 2.0, 1.0, 0.5) for name in free}
     with pytest.raises(ValueError, match=free[0]):
         Joint(model)
     joint = Joint(model, priors, interest=free[:1])
@@ -119,7 +119,7 @@ def test_a_published_workspace_takes_the_place_of_the_model(path, tmp_path):
 def test_priors_and_bounds_must_agree():
     model = vh.model()
     with pytest.raises(ValueError, match="reaches from"):
-        Joint(model, vh.priors() | {"DY": Bounded(-1.0, 2.0)})
+        Joint(model, vh.priors() | {"DY": Uniform(-1.0, 2.0)})
     with pytest.raises(ValueError, match="did you mean|there"):
         Joint(model, {"DYY": LogNormal(1.0, 0.1)})
     with pytest.raises(ValueError, match="no prior for 'ggZH'"):
