@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..binned.model import BinnedModel
 from ..core.errors import InputError
 from .mle import FitResult, maximum_likelihood
-from ..stats.chains import Samples
+from ..stats.chains import Chains
 
 # %% ../../nbs/08_infer/04_hmc.ipynb #support
 class _Support:
@@ -285,7 +285,7 @@ def hmc(
     seed: int = 0,
     names: Sequence[str] | None = None,  # of the parameters
     progress: bool = False,  # show a bar
-) -> Samples:
+) -> Chains:
     "Draws from a density by Hamiltonian Monte Carlo (arXiv:1206.1901), float64, on the device of `start`."
     sizes = {"draws": (draws, 4), "warmup": (warmup, 20), "chains": (chains, 1), "steps": (steps, 1)}
     if not 0 < acceptance < 1:
@@ -314,7 +314,7 @@ def hmc(
             free, _, log_slope, _ = target.support(walk.x)
             theta[i], value[i] = target.parameters(free), walk.value - log_slope
             bar.update()
-    return Samples(theta, value, names, accepted, size.step, int(diverged), walk.evaluations, note)
+    return Chains(theta, value, names, accepted, size.step, int(diverged), walk.evaluations, note)
 
 # %% ../../nbs/08_infer/04_hmc.ipynb #posterior
 class Posterior:

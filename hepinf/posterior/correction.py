@@ -124,7 +124,7 @@ class Corrected:
         mean, covariance = weighted_moments(self.x, self.log_weights)
         return mean, covariance.diagonal().sqrt()
 
-    def quantiles(self, levels: Sequence[float] = (0.16, 0.5, 0.84)) -> Float[Tensor, "levels dim"]:
+    def quantiles(self, levels: Sequence[float] = (0.16, 0.5, 0.84)) -> Float[Tensor, "dim levels"]:
         "Quantiles of each parameter."
         return weighted_quantiles(self.x, self.log_weights, levels)
 
@@ -201,8 +201,8 @@ def correct(
     if bad and fallback:
         samples = hmc(joint.at(counts), centre, draws=draws, warmup=300, chains=32, names=joint.names, seed=seed)
         messages[-1] += ": the posterior was sampled by Hamiltonian Monte Carlo instead"
-        if samples.problems():
-            messages[-1] += f" ({samples.problems()})"
+        if samples.problems:
+            messages[-1] += f" ({'; '.join(samples.problems)})"
         z = samples.flat()[:, joint.nuisances :]
         log_w = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     message = "; ".join(messages)
