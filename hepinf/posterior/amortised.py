@@ -24,12 +24,12 @@ from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.protocols import Prior
-from ..diagnostics.two_sample import hpdi
+from ..diagnostics.hpd import hpdi
+from ..diagnostics.latent import latent_normality
 from .correction import Corrected, correct
 from .encoder import Condition, Conditioner
 from .joint import Joint
 from .network import PRESETS, Fresh, Network, build, prepare
-from ..stats.importance import latent_test
 from ..stats.priors import pack_prior, unpack_prior
 from ..train.loop import History, train
 
@@ -344,7 +344,7 @@ def train_posterior(
 
     def validate(network):
         z, log_det = network(held[0], held[1], True)
-        radius[0] = latent_test(z).radius
+        radius[0] = latent_normality(z).radius
         normal = 0.5 * z.square().sum(1) + 0.5 * math.log(2 * math.pi) * z.shape[1]
         return (normal - log_det - held[2]).mean()
 

@@ -34,7 +34,10 @@ def _normal_scores(x: Tensor) -> Tensor:
 
 
 def rhat(x: Float[Tensor, "draws chains"]) -> float:
-    "Rank-normalised split R-hat of one parameter; 1 for converged chains, NaN if it is constant."
+    """Rank-normalised split R-hat of one parameter; 1 for converged chains, NaN if it is constant.
+
+    Source: arXiv:1903.08008, eqs. 1 to 4 and 14.
+    """
     x = _split(x)
     ratios = []
     for scores in (_normal_scores(x), _normal_scores((x - x.median()).abs())):
@@ -60,7 +63,10 @@ def _effective(x: Tensor) -> float:
 
 
 def ess(x: Float[Tensor, "draws chains"]) -> float:
-    "Effective sample size of one parameter in the bulk of its distribution; NaN if it is constant."
+    """Effective sample size of one parameter in the bulk of its distribution; NaN if it is constant.
+
+    Source: arXiv:1903.08008, eqs. 8 to 13.
+    """
     return _effective(_normal_scores(_split(x)))
 
 

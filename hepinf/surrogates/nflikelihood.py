@@ -21,7 +21,7 @@ from ..core.artefacts import read_artefact, write_artefact
 from ..core.checkpoint import digest
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
-from ..diagnostics.two_sample import hpdi
+from ..diagnostics.hpd import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
 from ..flows.sparse import anchors, dependence_order, hubs, learn_density
 from ..infer.intervals import Profile, profile
@@ -139,7 +139,7 @@ class NFLikelihood:
         if context is not None and context.numel() > self.flow.context_size:
             raise InputError("sample: another prior and several contexts do not go together; use given(context)")
         points = self.flow.sample(4 * n, context, generator)
-        return points[resample(self._tilted(points), n, generator)]
+        return points[resample(self._tilted(points), n, seed=0 if generator is None else generator)]
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
