@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.artefacts import read_artefact, write_artefact
-from ..core.checkpoint import digest
+from ..core.checkpoint import tensor_digest
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..diagnostics.hpd import hpdi
@@ -301,7 +301,7 @@ def _training_card(samples: Tensor, history: History, settings: Mapping[str, Any
     return {
         **{name: settings[name] for name in kept},
         "events": len(samples),
-        "data": digest(samples),
+        "data": tensor_digest(samples),
         "curve": curve,
         "best_epoch": best,
     }

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value, stack_module_state, vmap
 
-from ..core.checkpoint import digest, read_checkpoint, write_checkpoint
+from ..core.checkpoint import read_checkpoint, tensor_digest, write_checkpoint
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError, RunError
 from .networks import MLP, Bound, Layout, lent, push_forward  # noqa: F401
@@ -345,7 +345,7 @@ def _configuration(plan: SimpleNamespace, networks: Sequence[nn.Module], seeds: 
         "validate": _called(plan.validate),
         "penalised": None if plan.penalise is None else [name for name in layout.shapes if plan.penalise(name)],
         "architecture": {name: [str(x.dtype), *x.shape] for name, x in state[0].items()},
-        "initial weights": digest(*(x for one in state for x in one.values())),
+        "initial weights": tensor_digest(*(x for one in state for x in one.values())),
         "device": next(iter(state[0].values())).device.type,
     }
 
@@ -554,7 +554,7 @@ def train(
     if vectorise is None:
         vectorise = _tuple(next(iter(plan.shapes.values())))[0].device.type == "cuda"
     parts = [slice(None)] if vectorise else [slice(i, i + 1) for i in range(len(networks))]
-    hashes = {} if checkpoint is None else {key: digest(*_tuple(x)) for key, x in plan.shapes.items()}
+    hashes = {} if checkpoint is None else {key: tensor_digest(*_tuple(x)) for key, x in plan.shapes.items()}
     histories = []
     for k, part in enumerate(parts):
         label = name if len(parts) == 1 else f"{name} {k + 1}/{len(parts)}"
