@@ -9,7 +9,7 @@ __all__ = ['autograd_gradient', 'autograd_expansion', 'LikelihoodBase', 'Callabl
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -49,13 +49,45 @@ def autograd_expansion(
     ]
     return Exact(value.detach(), gradient.detach(), -torch.stack(columns, -1))
 
-# %% ../../nbs/01_core/09_likelihood.ipynb #base
-class LikelihoodBase:
-    "A likelihood but for its `log_prob`; what is here may be replaced by something faster."
+# %% ../../nbs/01_core/09_likelihood.ipynb #replaced-bounds
+def replaced_bounds(
+    bounds: Float[Tensor, "parameters 2"], names: Sequence[str], others: Mapping[str, tuple[float, float]]
+) -> Float[Tensor, "parameters 2"]:
+    "Bounds with those of some parameters replaced. Raises: InputError for an unknown name or an empty range."
+    bounds = bounds.clone()
+    for name, (low, high) in others.items():
+        k = index_of(names, name)
+        if not low < high:
+            raise InputError(f"bounds of '{name}': nothing lies between {low} and {high}")
+        bounds[k] = torch.tensor([low, high], dtype=bounds.dtype)
+    return bounds
+
+# %% ../../nbs/01_core/09_likelihood.ipynb #adjustable
+class _Adjustable:
+    "Copies with another start or other bounds."
 
     names: list[str]
     bounds: Tensor
     start: Tensor
+
+    def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> Self:
+        "The same with another start."
+        return self._changed(start=torch.as_tensor(start, dtype=torch.float64, device=self.start.device))
+
+    def within(self, bounds: Mapping[str, tuple[float, float]]) -> Self:
+        "The same with other bounds of the named parameters."
+        return self._changed(bounds=replaced_bounds(self.bounds, self.names, bounds))
+
+    def _changed(self, **attributes: Any) -> Self:
+        other = copy.copy(self)
+        vars(other).update(attributes)
+        return other
+
+# %% ../../nbs/01_core/09_likelihood.ipynb #base
+class LikelihoodBase(_Adjustable):
+    "A likelihood but for its `log_prob`; what is here may be replaced by something faster."
+
+    names: list[str]
     fixed: Tensor
     batch_shape: torch.Size = torch.Size(())
     constraints: tuple[Tensor, Tensor] | None = None
@@ -86,32 +118,6 @@ class LikelihoodBase:
         "Whether log L hangs on something besides theta that wants gradients."
         with torch.enable_grad():
             return self.log_prob(theta.detach()).requires_grad
-
-    def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> "LikelihoodBase":
-        "The same with another start."
-        return self._changed(start=torch.as_tensor(start, dtype=torch.float64, device=self.start.device))
-
-    def within(self, bounds: Mapping[str, tuple[float, float]]) -> "LikelihoodBase":
-        "The same with other bounds of the named parameters."
-        return self._changed(bounds=replaced_bounds(self.bounds, self.names, bounds))
-
-    def _changed(self, **attributes: Any) -> "LikelihoodBase":
-        other = copy.copy(self)
-        vars(other).update(attributes)
-        return other
-
-# %% ../../nbs/01_core/09_likelihood.ipynb #replaced-bounds
-def replaced_bounds(
-    bounds: Float[Tensor, "parameters 2"], names: Sequence[str], others: Mapping[str, tuple[float, float]]
-) -> Float[Tensor, "parameters 2"]:
-    "Bounds with those of some parameters replaced. Raises: InputError for an unknown name or an empty range."
-    bounds = bounds.clone()
-    for name, (low, high) in others.items():
-        k = index_of(names, name)
-        if not low < high:
-            raise InputError(f"bounds of '{name}': nothing lies between {low} and {high}")
-        bounds[k] = torch.tensor([low, high], dtype=bounds.dtype)
-    return bounds
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #callable
 class CallableLikelihood(LikelihoodBase):

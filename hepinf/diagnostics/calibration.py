@@ -40,10 +40,23 @@ def sbc_ranks(
     u = torch.rand(truth.shape, generator=as_generator(seed, truth.device), device=truth.device, dtype=torch.float64)
     return (below + u) / (samples.shape[1] + 1)
 
-# %% ../../nbs/05_diagnostics/03_calibration.ipynb #curve
+# %% ../../nbs/05_diagnostics/03_calibration.ipynb #errors
 _LEVELS = 99  # contents q = 0.01 ... 0.99
 
 
+def _errors(r: Tensor) -> Tensor:
+    "e_cal of ranks (..., sets, dim) at all levels: (..., levels, dim)."
+    levels = torch.arange(1, _LEVELS + 1, dtype=r.dtype, device=r.device) / (_LEVELS + 1)
+    content = (2 * r - 1).abs().transpose(-1, -2).sort(-1).values.contiguous()  # (..., dim, sets)
+    inside = torch.searchsorted(content, levels.expand(*content.shape[:-1], -1).contiguous(), right=True)
+    return (inside / r.shape[-2] - levels).transpose(-1, -2)
+
+
+def _largest(error: Tensor) -> tuple[Tensor, Tensor]:
+    "max_median and max_max."
+    return error.abs().median(0).values.max(), error.abs().max()
+
+# %% ../../nbs/05_diagnostics/03_calibration.ipynb #curve
 @dataclass(frozen=True, repr=False)
 class Calibration(Result):
     "Calibration errors of every parameter, and what a perfect posterior would show with as many data sets."
@@ -72,20 +85,7 @@ class Calibration(Result):
             ["max_max", number(self.max_max), number(self.perfect_max), number(self.max_limit)],
         ]
 
-# %% ../../nbs/05_diagnostics/03_calibration.ipynb #errors
-def _errors(r: Tensor) -> Tensor:
-    "e_cal of ranks (..., sets, dim) at all levels: (..., levels, dim)."
-    levels = torch.arange(1, _LEVELS + 1, dtype=r.dtype, device=r.device) / (_LEVELS + 1)
-    content = (2 * r - 1).abs().transpose(-1, -2).sort(-1).values.contiguous()  # (..., dim, sets)
-    inside = torch.searchsorted(content, levels.expand(*content.shape[:-1], -1).contiguous(), right=True)
-    return (inside / r.shape[-2] - levels).transpose(-1, -2)
 
-
-def _largest(error: Tensor) -> tuple[Tensor, Tensor]:
-    "max_median and max_max."
-    return error.abs().median(0).values.max(), error.abs().max()
-
-# %% ../../nbs/05_diagnostics/03_calibration.ipynb #calibration
 def calibration_curve(
     r: Float[Tensor, "sets dim"],  # ranks
     *,
@@ -146,9 +146,7 @@ def sbc_test(r: Float[Tensor, "sets dim"]) -> SBCTest:
     _, each = ks_uniform(r.T)
     p = min(1.0, len(each) * float(each.min()))
     worst = int(each.argmin())
-    problems = (
-        (f"ranks of parameter {worst} are not uniform: p = {p:.2g}, all parameters considered",) if p < 1e-3 else ()
-    )
+    problems = (f"ranks of parameter {worst} are not uniform: p = {p:.2g}",) if p < 1e-3 else ()
     return SBCTest(each, p, problems)
 
 # %% ../../nbs/05_diagnostics/03_calibration.ipynb #joint

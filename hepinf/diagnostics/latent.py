@@ -17,10 +17,15 @@ from ..core.errors import InputError
 from ..core.numerics import ks_uniform
 from ..core.results import Result
 
-# %% ../../nbs/05_diagnostics/04_latent.ipynb #latent
+# %% ../../nbs/05_diagnostics/04_latent.ipynb #latent-problems
 _REJECTED = 1e-3  # p-value below which a sample counts as not normal
 
 
+def _rejections(p_values: dict[str, float]) -> tuple[str, ...]:
+    "One sentence for each hypothesis that is rejected."
+    return tuple(f"{what} (p = {p:.2g})" for what, p in p_values.items() if not p >= _REJECTED)
+
+# %% ../../nbs/05_diagnostics/04_latent.ipynb #latent
 @dataclass(frozen=True, repr=False)
 class LatentNormality(Result):
     "Statistics and p-values of the hypothesis that z is standard normal, independent in all dimensions."
@@ -55,12 +60,7 @@ class LatentNormality(Result):
             ["correlations, by what chance gives", f"{self.correlation:.3f}", f"{self.correlation_p:.2g}"],
         ]
 
-# %% ../../nbs/05_diagnostics/04_latent.ipynb #latent-problems
-def _rejections(p_values: dict[str, float]) -> tuple[str, ...]:
-    "One sentence for each hypothesis that is rejected."
-    return tuple(f"{what} (p = {p:.2g})" for what, p in p_values.items() if not p >= _REJECTED)
 
-# %% ../../nbs/05_diagnostics/04_latent.ipynb #latent-test-function
 def latent_normality(z: Float[Tensor, "n dim"]) -> LatentNormality:
     """Joint test that latent images of true events are standard normal; p-values are asymptotic in n >> dim.
 

@@ -69,8 +69,22 @@ class Normal:
         return self.mean + self.sd * noise
 
 # %% ../../nbs/02_stats/00_priors.ipynb #uniform
+class _Range:
+    "What densities between two ends share."
+
+    @property
+    def support(self) -> tuple[float, float]:
+        "Range of values with non-zero density."
+        return (self.low, self.high)
+
+    def sample(self, shape: tuple[int, ...], seed: Seed = 0) -> Float[Tensor, "*shape"]:
+        "Values drawn, float64."
+        generator = as_generator(seed)
+        return self.icdf(torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device))
+
+
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_Range):
     "Flat density between `low` and `high`, in the parameter's unit."
 
     low: float
@@ -79,11 +93,6 @@ class Uniform:
     def __post_init__(self):
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InputError(f"Uniform needs two finite ends, low < high, got low={self.low}, high={self.high}")
-
-    @property
-    def support(self) -> tuple[float, float]:
-        "Range of values with non-zero density."
-        return (self.low, self.high)
 
     def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         "Logarithm of the density, normalised; -inf outside the support."
@@ -99,14 +108,9 @@ class Uniform:
         width = self.high - self.low
         return torch.where(p < 0.5, self.low + width * p, self.high - width * (1 - p))
 
-    def sample(self, shape: tuple[int, ...], seed: Seed = 0) -> Float[Tensor, "*shape"]:
-        "Values drawn, float64."
-        generator = as_generator(seed)
-        return self.icdf(torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device))
-
 # %% ../../nbs/02_stats/00_priors.ipynb #truncated-normal
 @dataclass(frozen=True)
-class TruncatedNormal:
+class TruncatedNormal(_Range):
     "Normal density with the location `mean` and the width `sd`, cut at `low` and `high`; one of them may be infinite."
 
     low: float
@@ -135,11 +139,6 @@ class TruncatedNormal:
         below, above = ((end - self.mean) / self.sd for end in self.support)
         return float(stats.norm.cdf(below)), float(stats.norm.sf(above))
 
-    @property
-    def support(self) -> tuple[float, float]:
-        "Range of values with non-zero density."
-        return (self.low, self.high)
-
     def log_prob(self, value: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         "Logarithm of the density, normalised; -inf outside the support."
         density = Normal(self.mean, self.sd).log_prob(value) - math.log(self.mass)
@@ -154,11 +153,6 @@ class TruncatedNormal:
         below, above = self.tails
         t = torch.where(p < 0.5, ndtri(below + self.mass * p), -ndtri(above + self.mass * (1 - p)))
         return (self.mean + self.sd * t).clamp(self.low, self.high)
-
-    def sample(self, shape: tuple[int, ...], seed: Seed = 0) -> Float[Tensor, "*shape"]:
-        "Values drawn, float64."
-        generator = as_generator(seed)
-        return self.icdf(torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device))
 
 # %% ../../nbs/02_stats/00_priors.ipynb #lognormal
 class _Positive:

@@ -63,7 +63,7 @@ def _from_tails(below: Tensor, above: Tensor) -> Tensor:
     "Normal quantile from the smaller of two tails."
     return torch.where(below < above, ndtri(below), -ndtri(above))
 
-
+# %% ../../nbs/02_stats/01_whitening.ipynb #uniform
 class _UniformMap:
     "x = a + (b - a) Phi(z)."
 
@@ -78,7 +78,7 @@ class _UniformMap:
         low, high = self.low, self.high
         return _from_tails(((x - low) / (high - low)).clamp(0, 1), ((high - x) / (high - low)).clamp(0, 1))
 
-
+# %% ../../nbs/02_stats/01_whitening.ipynb #truncated-normal
 class _TruncatedNormalMap:
     "x = m + s t, with Phi(t) between the shares that are cut off."
 
@@ -174,7 +174,7 @@ class _QuantileMap:
         columns = [ndtri(prior.cdf(column)) for prior, column in zip(self.priors, x.double().unbind(-1))]
         return torch.stack(columns, -1).to(self.dtype)
 
-# %% ../../nbs/02_stats/01_whitening.ipynb #whiten
+# %% ../../nbs/02_stats/01_whitening.ipynb #groups
 _MAPS = {
     Normal: _NormalMap,
     LogNormal: _LogNormalMap,
@@ -184,6 +184,16 @@ _MAPS = {
 }
 
 
+def _groups(priors: Sequence[Prior]) -> dict[type, list[int]]:
+    "Positions of the priors of each class. Raises: InputError for what is no prior."
+    groups: dict[type, list[int]] = {}
+    for k, prior in enumerate(priors):
+        if not isinstance(prior, Prior):
+            raise InputError(f"prior {k}: a density such as Normal, Gamma or Uniform is needed, not {prior!r}")
+        groups.setdefault(type(prior), []).append(k)
+    return groups
+
+# %% ../../nbs/02_stats/01_whitening.ipynb #whiten
 class Whitening:
     """The map from standard normal coordinates z to parameters with given priors, differentiable, and its inverse.
 
@@ -191,18 +201,12 @@ class Whitening:
     """
 
     def __init__(self, priors: Sequence[Prior], dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"):
-        for k, prior in enumerate(priors):
-            if not isinstance(prior, Prior):
-                raise InputError(f"prior {k}: a density such as Normal, Gamma or Uniform is needed, not {prior!r}")
-        self.priors, self.dtype = list(priors), dtype
-        classes = list(dict.fromkeys(type(prior) for prior in priors))
-        groups = [[k for k, prior in enumerate(priors) if type(prior) is one] for one in classes]
-        self._sizes = [len(group) for group in groups]
+        self.priors, self.dtype, groups = list(priors), dtype, _groups(priors)
+        self._sizes = [len(group) for group in groups.values()]
         self._maps = [
-            _MAPS.get(one, _QuantileMap)([priors[k] for k in group], dtype, device)
-            for one, group in zip(classes, groups)
+            _MAPS.get(one, _QuantileMap)([priors[k] for k in group], dtype, device) for one, group in groups.items()
         ]
-        self._order = torch.tensor([k for group in groups for k in group], device=device)
+        self._order = torch.tensor([k for group in groups.values() for k in group], device=device)
         self._back = self._order.argsort()
 
     def __call__(

@@ -19,9 +19,10 @@ from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.results import Estimate
 from ..diagnostics.c2st import c2st
+from ..diagnostics.fractions import fraction_outside
 from ..diagnostics.hpd import hpdi_error
 from ..diagnostics.latent import latent_normality
-from ..diagnostics.two_sample import correlation_distance, fraction_outside, ks, sliced_wasserstein, wasserstein
+from ..diagnostics.two_sample import correlation_distance, ks, sliced_wasserstein, wasserstein
 from ..stats.importance import importance_ess, kl_forward, log_evidence, pareto_k
 
 # %% ../../nbs/11_surrogates/00_certificate.ipynb #number
