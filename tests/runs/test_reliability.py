@@ -178,7 +178,7 @@ import torch
 from hepinf.core.artefacts import write_artefact
 from hepinf.core.checkpoint import write_checkpoint
 from hepinf.runs.notebook import RunError, clear
-from hepinf.runs.record import write_text
+from hepinf.core.io import write_text
 
 if os.getuid() == 0:
     os.setuid(65534)  # for root no folder is read-only
@@ -211,7 +211,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_two_thousand_odd_inputs_meet_only_documented_errors(tmp_path):
-    command = [sys.executable, ROOT / "tests" / "fuzz.py", tmp_path, "2000", "1"]
+    command = [sys.executable, ROOT / "tests" / "runs" / "fuzz.py", tmp_path, "2000", "1"]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=alone()).stdout)
     surprises = {name: found["surprises"] for name, found in told.items() if found["surprises"]}
     assert not surprises
