@@ -9,7 +9,7 @@ __all__ = ['autograd_gradient', 'autograd_expansion', 'LikelihoodBase', 'Callabl
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -70,15 +70,15 @@ class _Adjustable:
     bounds: Tensor
     start: Tensor
 
-    def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> Self:
+    def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> "LikelihoodBase":
         "The same with another start."
         return self._changed(start=torch.as_tensor(start, dtype=torch.float64, device=self.start.device))
 
-    def within(self, bounds: Mapping[str, tuple[float, float]]) -> Self:
+    def within(self, bounds: Mapping[str, tuple[float, float]]) -> "LikelihoodBase":
         "The same with other bounds of the named parameters."
         return self._changed(bounds=replaced_bounds(self.bounds, self.names, bounds))
 
-    def _changed(self, **attributes: Any) -> Self:
+    def _changed(self, **attributes: Any) -> "LikelihoodBase":
         other = copy.copy(self)
         vars(other).update(attributes)
         return other
