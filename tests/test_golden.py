@@ -31,13 +31,14 @@ from hepinf.binned.processes import Parameter
 from hepinf.binned.processes import Process
 from hepinf.binned.processes import Variation
 from hepinf.diagnostics.c2st import c2st
-from hepinf.diagnostics.calibration import calibration
+from hepinf.diagnostics.calibration import calibration_curve
 from hepinf.diagnostics.calibration import contraction
-from hepinf.diagnostics.calibration import rank_test
-from hepinf.diagnostics.calibration import ranks
+from hepinf.diagnostics.calibration import sbc_test
+from hepinf.diagnostics.calibration import sbc_ranks
 from hepinf.diagnostics.calibration import tarp_ranks
-from hepinf.diagnostics.two_sample import frobenius
-from hepinf.diagnostics.two_sample import hpdi_error
+from hepinf.diagnostics.hpd import hpdi_error
+from hepinf.diagnostics.latent import latent_normality
+from hepinf.diagnostics.two_sample import correlation_distance
 from hepinf.diagnostics.two_sample import ks
 from hepinf.diagnostics.two_sample import sliced_wasserstein
 from hepinf.diagnostics.two_sample import wasserstein
@@ -79,18 +80,18 @@ from hepinf.stats.importance import importance_ess
 from hepinf.stats.importance import kl_forward
 from hepinf.stats.importance import kl_forward_weighted
 from hepinf.stats.importance import kl_reverse
-from hepinf.stats.importance import latent_test
 from hepinf.stats.importance import log_evidence
 from hepinf.stats.importance import pareto_k
 from hepinf.stats.importance import resample
 from hepinf.stats.importance import weighted_moments
 from hepinf.stats.importance import weighted_quantiles
-from hepinf.stats.priors import Bounded
 from hepinf.stats.priors import Gamma
 from hepinf.stats.priors import LogNormal
 from hepinf.stats.priors import Normal
 from hepinf.stats.priors import Poisson
-from hepinf.stats.priors import Whitening
+from hepinf.stats.priors import TruncatedNormal
+from hepinf.stats.priors import Uniform
+from hepinf.stats.whitening import Whitening
 from hepinf.stats.toys import coverage
 from hepinf.stats.toys import effective_bins
 from hepinf.stats.toys import median_band
@@ -285,8 +286,8 @@ PRIORS = {
     "Normal": Normal(1.0, 0.3),
     "Gamma": Gamma(1.25, 4.0),
     "LogNormal": LogNormal(1.0, 0.27),
-    "Bounded flat": Bounded(0.0, 3.0),
-    "Bounded normal": Bounded(0.0, 3.0, 1.0, 0.8),
+    "Bounded flat": Uniform(0.0, 3.0),
+    "Bounded normal": TruncatedNormal(0.0, 3.0, 1.0, 0.8),
 }
 
 
@@ -415,7 +416,7 @@ def corrected() -> Numbers:
     mean, sd = found.moments()
     return {
         "mean and width": values(torch.cat([mean, sd])),
-        "quantiles": values(found.quantiles()),
+        "quantiles": values(found.quantiles().T),
         "effective sample size": [found.ess.value, found.ess.error],
         "log evidence": [found.log_evidence.value, found.log_evidence.error],
     }
@@ -520,7 +521,7 @@ def distances() -> Numbers:
     found = {
         "Kolmogorov-Smirnov": ks(x, y, batches=10),
         "Wasserstein": wasserstein(x, y),
-        "Frobenius": frobenius(x, y),
+        "Frobenius": correlation_distance(x, y),
         "sliced Wasserstein": sliced_wasserstein(x, y, projections=20),
     }
     for kind, multimodal in (("shortest", False), ("pieces", True)):
@@ -531,7 +532,7 @@ def distances() -> Numbers:
 
 def classifier() -> Numbers:
     found = c2st(*two_samples(), epochs=3, hidden=(16,), seed=1)
-    return {"area": found.auc, "accuracy": found.accuracy, "log ratio": found.log_ratio}
+    return {"area": found.auc.value, "accuracy": found.accuracy.value, "log ratio": found.log_ratio.value}
 
 
 def trained_summary() -> Numbers:
@@ -547,11 +548,11 @@ def trained_summary() -> Numbers:
 def importance() -> Numbers:
     x, (log_w, log_ratio) = normal(500, 2, seed=23), (0.7 * normal(2, 500, seed=24)).unbind()
     mean, covariance = weighted_moments(x, log_w)
-    test = latent_test(x)
+    test = latent_normality(x)
     estimates = {
         "effective sample size": importance_ess(log_w),
         "evidence": log_evidence(log_w),
-        "evidence, bootstrap": log_evidence(log_w, 20),
+        "evidence, bootstrap": log_evidence(log_w, resamples=20),
         "KL of true events": kl_forward(log_ratio, log_evidence(log_w)),
         "KL of weighted events": kl_forward_weighted(log_w),
         "reverse KL": kl_reverse(log_w),
@@ -562,24 +563,28 @@ def importance() -> Numbers:
         "first events drawn": values(resample(log_w, 20)),
         "mean": values(mean),
         "covariance": values(covariance),
-        "quantiles": values(weighted_quantiles(x, log_w, [0.16, 0.5, 0.84])),
+        "quantiles": values(weighted_quantiles(x, log_w, [0.16, 0.5, 0.84]).T),
         "latent test": [test.radius, test.radius_p, test.bonferroni_p, test.fisher_p, test.correlation_p, test.p],
     }
 
 
 def calibrated() -> Numbers:
     truth, drawn = normal(60, 3, seed=25), 1.1 * normal(60, 50, 3, seed=26)
-    r = ranks(truth, drawn, generator(27))
-    found = calibration(r, repeats=20, seed=1)
-    p, p_all = rank_test(r)
+    r = sbc_ranks(truth, drawn, seed=27)
+    found = calibration_curve(r, repeats=20, seed=1)
+    uniform = sbc_test(r)
     shrink, z = contraction(2 * truth, drawn)
     return {
         "ranks": values(r[:5]),
-        "errors": [found.max_median, found.max_max, *found.perfect_median, *found.perfect_max],
+        "errors": [
+            *(found.max_median, found.max_max),
+            *(found.perfect_median, found.median_limit),
+            *(found.perfect_max, found.max_limit),
+        ],
         "curve": values(found.error[49]),
         "band": values(found.band[49]),
-        "uniform": [*p.tolist(), p_all],
-        "ranks of distances": values(tarp_ranks(truth, drawn, generator(28))[:5]),
+        "uniform": [*uniform.each.tolist(), uniform.p],
+        "ranks of distances": values(tarp_ranks(truth, drawn, seed=28)[:5]),
         "contraction": values(shrink),
         "z-scores": values(z[0]),
     }
@@ -587,10 +592,11 @@ def calibrated() -> Numbers:
 
 def metrics() -> Numbers:
     x = normal(40, seed=29)
+    pulls = pull_summary(x)
     return {
         "median": list(median_band(x)),
         "coverage": list(coverage(x.abs() < 1)),
-        "pulls": list(pull_summary(x).values()),
+        "pulls": [pulls.mean.value, pulls.mean.error, pulls.sd.value, pulls.sd.error],
         "effective bins": values(effective_bins(x.abs().reshape(4, 10))),
     }
 

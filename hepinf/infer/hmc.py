@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from ..core.likelihood import as_likelihood
 from ..core.protocols import Likelihood
 from .hmc_target import Metric, Target, laplace
-from ..stats.chains import Samples
+from ..stats.chains import Chains
 
 # %% ../../nbs/08_infer/11_hmc.ipynb #rewhiten
 def _rewhiten(metric: Metric, x: Float[Tensor, "draws parameters"]) -> Metric:
@@ -164,7 +164,7 @@ def hmc(
     acceptance: float = 0.9,  # aimed at by the step size; nearer to 1 where trajectories diverge
     seed: int = 0,
     progress: bool = False,  # show a bar
-) -> Samples:
+) -> Chains:
     """Draws of the free parameters from a density by Hamiltonian Monte Carlo, float64, on the device of its start.
 
     Raises: InputError for a density that cannot be sampled from its start.
@@ -195,4 +195,4 @@ def hmc(
             value[i] = walk.value - log_slope
             bar.update()
     names = [density.names[k] for k in target.free.tolist()]
-    return Samples(theta, value, names, accepted, step, int(diverged), walk.evaluations, problem)
+    return Chains(theta, value, names, accepted, step, int(diverged), walk.evaluations, problem)

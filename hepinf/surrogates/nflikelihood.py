@@ -18,10 +18,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.artefacts import read_artefact, write_artefact
-from ..core.checkpoint import digest
+from ..core.checkpoint import tensor_digest
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
-from ..diagnostics.two_sample import hpdi
+from ..diagnostics.hpd import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
 from ..flows.sparse import anchors, dependence_order, hubs, learn_density
 from ..infer.intervals import Profile, profile
@@ -30,7 +30,7 @@ from ..infer.result import FitResult
 from ..stats.importance import importance_ess, log_evidence, pareto_k, resample
 from ..stats.priors import Normal
 from .certificate import Certificate, certify_density
-from ..train.loop import History
+from ..train.history import History
 
 # %% ../../nbs/11_surrogates/01_nflikelihood.ipynb #describe
 def _bounds(names: Sequence[str], support: Any) -> Tensor:
@@ -140,7 +140,7 @@ class NFLikelihood:
         if context is not None and context.numel() > self.flow.context_size:
             raise InputError("sample: another prior and several contexts do not go together; use given(context)")
         points = self.flow.sample(4 * n, context, generator)
-        return points[resample(self._tilted(points), n, generator)]
+        return points[resample(self._tilted(points), n, seed=0 if generator is None else generator)]
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
@@ -302,7 +302,7 @@ def _training_card(samples: Tensor, history: History, settings: Mapping[str, Any
     return {
         **{name: settings[name] for name in kept},
         "events": len(samples),
-        "data": digest(samples),
+        "data": tensor_digest(samples),
         "curve": curve,
         "best_epoch": best,
     }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.checks import require_finite
 from ..core.errors import InputError
-from ..flows.bijections import ndtr
+from ..core.numerics import norm_cdf
 from ..flows.flow import Flow, arqs, restore
 from ..train.config import TrainConfig
 from ..train.loop import train
@@ -89,7 +89,7 @@ class ConditionalFlow(nn.Module):
         found = []
         for flow in self.flows:
             z = flow.to_latent(v, context)[0][:, 0]
-            found.append(ndtr(z[1]) - ndtr(z[0]))
+            found.append(norm_cdf(z[1]) - norm_cdf(z[0]))
         return torch.stack(found).mean().log()
 
     @torch.no_grad()

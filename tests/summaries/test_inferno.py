@@ -187,11 +187,11 @@ def test_toys_cover_and_pull_with_constraints():
     free = fit(model.at(counts, auxiliary))
     fixed = fit(model.at(counts, auxiliary), fixed=["s"])
     assert free.ok and fixed.ok, free.problems + fixed.problems
-    fraction, _, _ = coverage(2 * (free.log_prob - fixed.log_prob) <= 1)
+    fraction = coverage(2 * (free.log_prob - fixed.log_prob) <= 1).value
     assert abs(fraction - 0.6827) < 4 * math.sqrt(0.6827 * 0.3173 / 2000)
     summary = pull_summary((free.theta[:, 0] - 50) / free.covariance[:, 0, 0].sqrt())
-    assert abs(summary["mean"]) < 4 * summary["mean_error"] + 0.05  # Poisson skewness: about 1 / (6 sqrt(n)) of a width
-    assert abs(summary["width"] - 1) < 4 * summary["width_error"]
+    assert abs(summary.mean.value) < 4 * summary.mean.error + 0.05  # Poisson skewness: about 1 / (6 sqrt(n)) of a width
+    assert abs(summary.sd.value - 1) < 4 * summary.sd.error
 
 
 def test_fit_agrees_with_pyhf():
