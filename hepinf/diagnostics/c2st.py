@@ -17,6 +17,7 @@ from torch.nn.functional import softplus
 
 from ..core.checks import require_finite
 from ..core.errors import InputError
+from ..train.config import TrainConfig
 from ..train.loop import train
 from ..train.networks import MLP
 
@@ -151,13 +152,9 @@ def c2st(
         lambda net, batch, fraction: entropy(net(batch["x"]), net(batch["y"])),
         [network],
         {"x": a[:fit], "y": b[:fit]},
-        batch_size=min(batch_size, fit),
-        epochs=epochs,
-        lr=lr,
-        schedule="cosine",
+        TrainConfig(batch_size=min(batch_size, fit), epochs=epochs, lr=lr, schedule="cosine", progress=False),
         validate=lambda net: entropy(net(a[fit:]), net(b[fit:])),
         seeds=[seed],
-        progress=False,
     )
     linear = _discriminants(a[:fit], b[:fit], dim)
 

@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from .fisher import ExpectedUncertainty, information_matrix, sigma_mu, variance_at
 from .histogram import softmax_bins, weighted_counts
 from .templates import Outputs, WeightMatrix
-from ..train.networks import push_forward
+from ..train.networks import jvp
 
 # %% ../../nbs/09_summaries/08_losses.ipynb #sigma-loss
 class SigmaMuLoss:
@@ -186,7 +186,7 @@ def tangent_response(
     """
 
     def response(network: Callable, background: Float[Tensor, "n features"], temperature: float):
-        outputs, tangents = push_forward(network, background, shifts(background))
+        outputs, tangents = jvp(network, background, shifts(background))
         p = softmax_bins(outputs, temperature)
         slopes = p * (tangents - (p * tangents).sum(-1, keepdim=True)) / temperature
         return p.double().mean(0), slopes.double().mean(1)

@@ -29,7 +29,7 @@ from ..infer.mle import FitResult, maximum_likelihood
 from ..stats.importance import importance_ess, log_evidence, pareto_k, resample
 from ..stats.priors import Normal
 from .certificate import Certificate, certify_density
-from ..train.loop import History
+from ..train.history import History
 
 # %% ../../nbs/11_surrogates/01_nflikelihood.ipynb #describe
 def _bounds(names: Sequence[str], support: Any) -> Tensor:

@@ -18,6 +18,7 @@ from hepinf.summaries.observable import Observable
 from hepinf.summaries.quantisation import lloyd_max
 from hepinf.summaries.score import efficient_directions
 from hepinf.summaries.simulation import Simulation
+from hepinf.train.config import TrainConfig
 from hepinf.train.loop import train
 from hepinf.train.networks import MLP
 
@@ -80,7 +81,8 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
         variations[name] = tuple(torch.cat([sample["signal"], moved]) for moved in pair)
     labels = ["background" if b else "signal" for b in background.tolist()]
     simulated = Simulation.from_arrays(x, labels, weights, variations)
-    observable = Observable(["signal"], epochs=4, lr=0.02, seed=1).fit(simulated, progress=False)
+    training = TrainConfig(epochs=4, lr=0.02, progress=False)
+    observable = Observable(["signal"], training=training, seed=1).fit(simulated)
     assert ("s", *observable.nuisances) == order
 
     points, volumes = mixture.grid(60, mirror=False)
@@ -109,7 +111,9 @@ def test_ensemble_takes_the_same_steps_in_turn_and_stacked():
     losses = {}
     for vectorise in (False, True):
         networks = [MLP((3, 20, 10), seed=k) for k in range(3)]
-        history = train(loss, networks, sample, batch_size=500, epochs=2, lr=1e-3, vectorise=vectorise, progress=False)
+        history = train(
+            loss, networks, sample, TrainConfig(batch_size=500, epochs=2, lr=1e-3, vectorise=vectorise, progress=False)
+        )
         losses[vectorise] = torch.tensor(history.loss)
     torch.testing.assert_close(losses[False], losses[True], rtol=1e-4, atol=1e-4)
     assert len(set(losses[True][0].tolist())) == 3  # different initialisations
@@ -129,22 +133,24 @@ def test_a_dead_member_is_reported_and_disturbs_no_other(vectorise):
     sample, loss = events(1000), loss_of(mixture.BENCHMARKS[2])
     dead, live, alone = dead_network(), MLP((3, 10, 10), seed=1), MLP((3, 10, 10), seed=1)
     options = dict(batch_size=200, epochs=2, lr=1e-3, progress=False)
-    history = train(loss, [dead, live], sample, vectorise=vectorise, **options)
+    history = train(loss, [dead, live], sample, TrainConfig(vectorise=vectorise, **options))
     assert "member 0: the loss was never finite" in history.report() and "member 1" not in history.report()
-    train(loss, [alone], sample, seeds=[1], **options)
+    train(loss, [alone], sample, TrainConfig(**options), seeds=[1])
     for a, b in zip(live.parameters(), alone.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     for a, b in zip(dead.parameters(), dead_network().parameters()):
         torch.testing.assert_close(a, b)
     with pytest.raises(RuntimeError, match="never finite"):
-        train(loss, [dead_network()], sample, **options)
+        train(loss, [dead_network()], sample, TrainConfig(**options))
 
 
 def test_nan_events_are_refused_with_their_index():
     sample = events(1000)
     sample["background"][123, 1] = math.nan
     with pytest.raises(ValueError, match="background.*event 123"):
-        train(loss_of(mixture.BENCHMARKS[0]), [MLP((3, 10, 10))], sample, batch_size=100, epochs=1, lr=1e-3)
+        train(
+            loss_of(mixture.BENCHMARKS[0]), [MLP((3, 10, 10))], sample, TrainConfig(batch_size=100, epochs=1, lr=1e-3)
+        )
     with pytest.raises(ValueError, match="background.*event 123"):
         mixture.templates_from_events(classifier_bins, **sample)
 

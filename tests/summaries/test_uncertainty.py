@@ -17,6 +17,7 @@ from hepinf.summaries.observable import Observable
 from hepinf.summaries.readouts import ClassBins, SigmoidBins, hard_summary
 from hepinf.summaries.simulation import Shift, Simulation
 from hepinf.summaries.templates import WeightMatrix, binned_model
+from hepinf.train.config import TrainConfig
 from hepinf.train.loop import train
 from hepinf.train.networks import MLP
 
@@ -24,9 +25,8 @@ from hepinf.train.networks import MLP
 @pytest.fixture(scope="module")
 def learnt():
     "The score of the binary toy, learnt from 1e5 events per process."
-    return Observable(["signal"], bins=8, epochs=4, seed=0).fit(
-        blobs2d.simulation(blobs2d.BINARY, 100_000, 1), progress=False
-    )
+    training = TrainConfig(epochs=4, progress=False)
+    return Observable(["signal"], bins=8, training=training).fit(blobs2d.simulation(blobs2d.BINARY, 100_000, 1))
 
 
 def test_the_learnt_score_is_within_half_a_percent_of_the_best_eight_bins(learnt):
@@ -41,14 +41,22 @@ def test_training_on_sigma_beats_its_own_warm_up():
     table = WeightMatrix.of(blobs2d.simulation(blobs2d.BINARY, 40_000, 2), ["signal"])
     judge = WeightMatrix.of(blobs2d.simulation(blobs2d.BINARY, 50_000, 3), ["signal"])
     network, readout = MLP((2, 100, 1), seed=0), SigmoidBins(8, "within-bin")
-    common = dict(data=table.groups, schedule="cosine", progress=False)
-    train(CrossEntropy(table), [network], batch_size=table.batch_sizes(2000), epochs=3, lr=1e-2, **common)
+    common = dict(schedule="cosine", progress=False)
+    train(
+        CrossEntropy(table),
+        [network],
+        table.groups,
+        TrainConfig(batch_size=table.batch_sizes(2000), epochs=3, lr=1e-2, **common),
+    )
     before = float(blobs2d.sigma(blobs2d.BINARY, hard_summary(network, readout), 8, n=300).total)
     verdict = SigmaMuLoss(judge, readout)
     train(
-        SigmaMuLoss(table, readout), [network], batch_size=table.batch_sizes(4000), epochs=6, lr=3e-3,
-        optimiser="nadam", validate=lambda net: verdict(net, judge.groups), **common,
-    )  # fmt: skip
+        SigmaMuLoss(table, readout),
+        [network],
+        table.groups,
+        TrainConfig(batch_size=table.batch_sizes(4000), epochs=6, lr=3e-3, optimiser="nadam", **common),
+        validate=lambda net: verdict(net, judge.groups),
+    )
     after = float(blobs2d.sigma(blobs2d.BINARY, hard_summary(network, readout), 8, n=300).total)
     assert after < 0.88 * before
 
@@ -58,7 +66,7 @@ def test_every_gradient_lowers_sigma_when_followed(gradient):
     "A small step against the loss's gradient lowers the smooth version of the same loss."
     table = WeightMatrix.of(blobs2d.simulation(blobs2d.BINARY, 20_000, 4), ["signal"])
     network = MLP((2, 30, 1), seed=1)
-    train(CrossEntropy(table), [network], table.groups, batch_size=2000, epochs=3, lr=1e-2, progress=False)
+    train(CrossEntropy(table), [network], table.groups, TrainConfig(batch_size=2000, epochs=3, lr=1e-2, progress=False))
     smooth = SigmaMuLoss(table, SigmoidBins(8, "soft", bandwidth=0.03))
     before = float(smooth(network, table.groups).detach())
     loss = SigmaMuLoss(table, SigmoidBins(8, gradient))(network, table.groups)
@@ -142,13 +150,13 @@ def test_the_constraint_holds_the_classes():
     for name, multiplier in (("free", None), ("held", 50.0)):
         network = MLP((2, 30, 4), seed=0)
         common = dict(batch_size=table.batch_sizes(2000), schedule="cosine", progress=False)
-        train(entropy, [network], table.groups, epochs=5, lr=1e-2, **common)
+        train(entropy, [network], table.groups, TrainConfig(epochs=5, lr=1e-2, **common))
         with torch.no_grad():
             limit = float(entropy(network, table.groups))
         loss = SigmaMuLoss(table, readout)
         member = network if multiplier is None else WithMultiplier(network, multiplier)
         loss = loss if multiplier is None else MDMMLoss(loss, entropy, limit)
-        train(loss, [member], table.groups, epochs=4, lr=3e-3, optimiser="nadam", **common)
+        train(loss, [member], table.groups, TrainConfig(epochs=4, lr=3e-3, optimiser="nadam", **common))
         with torch.no_grad():
             drift[name] = float(entropy(network, table.groups)) / limit - 1
     assert drift["held"] < 0.02 < drift["free"]
