@@ -96,12 +96,12 @@ from hepinf.stats.toys import coverage
 from hepinf.stats.toys import effective_bins
 from hepinf.stats.toys import median_band
 from hepinf.stats.toys import pull_summary
-from hepinf.summaries.fisher import InfernoLoss
+from hepinf.summaries.losses import InfernoLoss
 from hepinf.summaries.fisher import sigma_mu
-from hepinf.summaries.fisher import tangent_response
-from hepinf.summaries.fisher import uncertainty
+from hepinf.summaries.losses import tangent_response
+from hepinf.summaries.fisher import expected_uncertainty
 from hepinf.summaries.histogram import GRADIENTS
-from hepinf.summaries.histogram import hard_counts
+from hepinf.summaries.histogram import bin_counts
 from hepinf.summaries.histogram import histogram
 from hepinf.summaries.histogram import softmax_bins
 from hepinf.train.loop import train
@@ -256,7 +256,7 @@ def toys() -> Numbers:
     fits = maximise(model.at(counts, auxiliary))
     assert fits.ok
     return {
-        "expected uncertainty": uncertainty(model, "mu")[0],
+        "expected uncertainty": float(expected_uncertainty(model, "mu")),
         "counts of the first three": values(counts[:3]),
         "auxiliary counts of the first three": values(auxiliary[:3]),
         "mean of mu": values(fits["mu"].mean()),
@@ -327,7 +327,7 @@ def histograms() -> Numbers:
             found |= {f"{kind}, {outside}: counts": values(counts), f"{kind}, {outside}: slopes": values(slope[:20])}
     outputs = normal(200, 4, seed=3)
     found["softmax"] = values(softmax_bins(outputs, 0.3).sum(0))
-    return found | {"hard": values(hard_counts(outputs.argmax(-1), 4, weights))}
+    return found | {"hard": values(bin_counts(outputs.argmax(-1), 4, weights))}
 
 
 def summaries() -> Numbers:
@@ -340,13 +340,15 @@ def summaries() -> Numbers:
         best, _ = partition(benchmark, 30)
         network = MLP((3, 30, 10), seed=3).double()
         response = tangent_response(lambda x, b=benchmark: shift_tangents(x, b.shapes)) if benchmark.shapes else None
-        loss = InfernoLoss(50.0, 1000.0, benchmark.prior, "b" in benchmark.floating, response)
+        loss = InfernoLoss(
+            50.0, 1000.0, benchmark.prior, background_floats="b" in benchmark.floating, response=response
+        )
         value = loss(network, events, 0.0)
         slopes = torch.autograd.grad(value, list(network.parameters())[:-1])
         found |= {
-            f"benchmark {k}: classifier": templates.sigma(benchmark)[0],
+            f"benchmark {k}: classifier": float(templates.sigma(benchmark)),
             f"benchmark {k}: unbinned": benchmark.sigma(exact),
-            f"benchmark {k}: best ten bins": best.sigma,
+            f"benchmark {k}: best ten bins": float(best["s"]),
             f"benchmark {k}: bound": best.bound,
             f"benchmark {k}: loss": values(value),
             f"benchmark {k}: length of its gradient": values(sum(slope.square().sum() for slope in slopes).sqrt()),
