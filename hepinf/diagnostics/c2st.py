@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.results import Estimate, Result
+from ..train.config import TrainConfig
 from ..train.loop import train
 from ..train.networks import MLP
 
