@@ -142,13 +142,9 @@ def _trained(
         lambda net, batch, fraction: entropy(net(batch["x"]), net(batch["y"])),
         [network],
         {"x": a[:fit], "y": b[:fit]},
-        batch_size=min(batch_size, fit),
-        epochs=epochs,
-        lr=lr,
-        schedule="cosine",
+        TrainConfig(batch_size=min(batch_size, fit), epochs=epochs, lr=lr, schedule="cosine", progress=False),
         validate=lambda net: entropy(net(a[fit:]), net(b[fit:])),
         seeds=[seed],
-        progress=False,
     )
     return network
 
