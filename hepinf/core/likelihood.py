@@ -85,7 +85,7 @@ class _Adjustable:
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #base
 class LikelihoodBase(_Adjustable):
-    "A likelihood but for its `log_prob`; what is here may be replaced by something faster."
+    "All of a likelihood but its `log_prob`, by autograd; formulas may replace it."
 
     names: list[str]
     fixed: Tensor
@@ -167,7 +167,7 @@ def as_likelihood(
     names: Sequence[str] | None = None,  # of the parameters of a function
     bounds: Mapping[str, tuple[float, float]] | Float[Tensor, "parameters 2"] | None = None,
 ) -> Likelihood:
-    """The likelihood of whatever is given.
+    """The likelihood of a likelihood, density, model with data, or function.
 
     Raises: InputError if it cannot be one, or a function comes without its start.
     """
