@@ -48,15 +48,14 @@ from hepinf.flows.flow import glow
 from hepinf.flows.flow import maf
 from hepinf.flows.splines import rational_quadratic
 from hepinf.flows.splines import rational_quadratic_inverse
-from hepinf.infer.hmc import Posterior
 from hepinf.infer.hmc import hmc
 from hepinf.infer.hypotest import discovery
-from hepinf.infer.hypotest import hypothesis_test
-from hepinf.infer.hypotest import upper_limit
-from hepinf.infer.intervals import goodness_of_fit
-from hepinf.infer.intervals import impacts
+from hepinf.infer.hypotest import hypotest
+from hepinf.infer.upper_limit import upper_limit
+from hepinf.infer.goodness import goodness_of_fit
+from hepinf.infer.impacts import impacts
 from hepinf.infer.intervals import interval
-from hepinf.infer.mle import maximum_likelihood
+from hepinf.infer.mle import fit as maximise
 from hepinf.posterior.correction import correct
 from hepinf.posterior.joint import Joint
 from hepinf.posterior.joint import negative_binomial
@@ -97,12 +96,12 @@ from hepinf.stats.toys import coverage
 from hepinf.stats.toys import effective_bins
 from hepinf.stats.toys import median_band
 from hepinf.stats.toys import pull_summary
-from hepinf.summaries.fisher import InfernoLoss
+from hepinf.summaries.losses import InfernoLoss
 from hepinf.summaries.fisher import sigma_mu
-from hepinf.summaries.fisher import tangent_response
-from hepinf.summaries.fisher import uncertainty
+from hepinf.summaries.losses import tangent_response
+from hepinf.summaries.fisher import expected_uncertainty
 from hepinf.summaries.histogram import GRADIENTS
-from hepinf.summaries.histogram import hard_counts
+from hepinf.summaries.histogram import bin_counts
 from hepinf.summaries.histogram import histogram
 from hepinf.summaries.histogram import softmax_bins
 from hepinf.train.loop import train
@@ -212,29 +211,29 @@ def likelihood(stem: str = "") -> Numbers:
 
 def fit(stem: str = "") -> Numbers:
     model = workspace(stem)
-    best = maximum_likelihood(model)
-    assert not best.failures()
-    pulls = best.pulls[0][model.constrained]
+    best = maximise(model)
+    assert best.ok
+    pulls = best.pulls[model.constrained]
     found: Numbers = {"log L": values(best.log_prob), "length of the pulls": values(pulls.norm())}
     if model.poi is None:
         return found
-    sigma = best.sigma[best.index(model.poi)]
-    ends = interval(model, model.poi, best=best)
-    assert not ends.problem
+    sigma = best.error[best.index(model.poi)]
+    ends = interval(model, model.poi, fit=best)
+    assert ends.ok
     found |= {"strength / sigma": values(best[model.poi] / sigma), "log sigma": values(sigma.log())}
     return found | {f"{side} end / sigma": values(getattr(ends, side) / sigma) for side in ("low", "high")}
 
 
 def limit(stem: str = "") -> Numbers:
     found = upper_limit(workspace(stem))
-    assert not found.problem
+    assert found.ok
     return {"observed": values(found.observed), "expected": values(found.expected)}
 
 
 def more_of_the_example() -> Numbers:
     """What else a fit gives, of the small workspace."""
     model = workspace("")
-    tested, signal = hypothesis_test(model, torch.tensor([0.5, 1.0, 2.0]).double()), discovery(model)
+    tested, signal = hypotest(model, torch.tensor([0.5, 1.0, 2.0]).double()), discovery(model)
     moved, quality = impacts(model), goodness_of_fit(model)
     return {
         "CLs": values(tested.cls),
@@ -253,11 +252,11 @@ def more_of_the_example() -> Numbers:
 
 def toys() -> Numbers:
     model = counting_model()
-    counts, auxiliary = model.sample(model.nominal.repeat(100, 1), generator(0))
-    fits = maximum_likelihood(model, counts, auxdata=auxiliary)
-    assert not fits.failures()
+    counts, auxiliary = model.sample(model.nominal.repeat(100, 1), seed=0)
+    fits = maximise(model.at(counts, auxiliary))
+    assert fits.ok
     return {
-        "expected uncertainty": uncertainty(model, "mu")[0],
+        "expected uncertainty": float(expected_uncertainty(model, "mu")),
         "counts of the first three": values(counts[:3]),
         "auxiliary counts of the first three": values(auxiliary[:3]),
         "mean of mu": values(fits["mu"].mean()),
@@ -270,9 +269,8 @@ def toys() -> Numbers:
 def first_draws() -> Numbers:
     """After that chains go their own ways: rounding errors grow from trajectory to trajectory."""
     model = workspace("")
-    posterior = Posterior(model, maximum_likelihood(model))
-    options = {"draws": 4, "warmup": 20, "chains": 2, "bounds": posterior.bounds, "seed": 1}
-    drawn = hmc(posterior, posterior.start, names=posterior.names, **options)
+    posterior = model.at().starting_at(maximise(model).theta)
+    drawn = hmc(posterior, draws=4, warmup=20, chains=2, seed=1)
     return {
         "draws": values(drawn.theta),
         "log density": values(drawn.log_prob),
@@ -329,7 +327,7 @@ def histograms() -> Numbers:
             found |= {f"{kind}, {outside}: counts": values(counts), f"{kind}, {outside}: slopes": values(slope[:20])}
     outputs = normal(200, 4, seed=3)
     found["softmax"] = values(softmax_bins(outputs, 0.3).sum(0))
-    return found | {"hard": values(hard_counts(outputs.argmax(-1), 4, weights))}
+    return found | {"hard": values(bin_counts(outputs.argmax(-1), 4, weights))}
 
 
 def summaries() -> Numbers:
@@ -342,13 +340,15 @@ def summaries() -> Numbers:
         best, _ = partition(benchmark, 30)
         network = MLP((3, 30, 10), seed=3).double()
         response = tangent_response(lambda x, b=benchmark: shift_tangents(x, b.shapes)) if benchmark.shapes else None
-        loss = InfernoLoss(50.0, 1000.0, benchmark.prior, "b" in benchmark.floating, response)
+        loss = InfernoLoss(
+            50.0, 1000.0, benchmark.prior, background_floats="b" in benchmark.floating, response=response
+        )
         value = loss(network, events, 0.0)
         slopes = torch.autograd.grad(value, list(network.parameters())[:-1])
         found |= {
-            f"benchmark {k}: classifier": templates.sigma(benchmark)[0],
+            f"benchmark {k}: classifier": float(templates.sigma(benchmark)),
             f"benchmark {k}: unbinned": benchmark.sigma(exact),
-            f"benchmark {k}: best ten bins": best.sigma,
+            f"benchmark {k}: best ten bins": float(best["s"]),
             f"benchmark {k}: bound": best.bound,
             f"benchmark {k}: loss": values(value),
             f"benchmark {k}: length of its gradient": values(sum(slope.square().sum() for slope in slopes).sqrt()),

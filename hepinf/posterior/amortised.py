@@ -31,7 +31,9 @@ from .encoder import Condition, Conditioner
 from .joint import Joint
 from .network import PRESETS, Fresh, Network, build, prepare
 from ..stats.priors import pack_prior, unpack_prior
-from ..train.loop import History, train
+from ..train.config import TrainConfig
+from ..train.history import History
+from ..train.loop import train
 
 # %% ../../nbs/12_posterior/04_amortised.ipynb #class
 ROWS = 65_536  # points of a flow at a time
@@ -354,14 +356,18 @@ def train_posterior(
 
     per_epoch = size * max(1, uses) // batch_size
     epochs = None if steps is None else max(1, round(steps / per_epoch))
-    settings = {"schedule": "cosine", "warmup": 200, "clip": 5.0, "average": 0.998, "lr": config["lr"]} | options
+    settings = TrainConfig.for_densities().replace(warmup=200, lr=config["lr"]).replace(**options)
     posterior = AmortisedPosterior(joint, conditioner, network, config)
     try:
         torch.set_num_threads(1)  # simulations run in threads of their own, each on one core
         posterior.history = train(
-            loss, [network], {"pairs": source}, batch_size=batch_size, epochs=epochs, minutes=minutes, until=until,
-            validate=validate, vectorise=False, seeds=[seed], checkpoint=checkpoint, name=f"posterior ({preset})",
-            progress=progress, describe=lambda: f"latent {radius[0]:.3f}", **settings,
+            loss, [network], {"pairs": source},
+            settings.replace(
+                batch_size=batch_size, epochs=epochs, minutes=minutes, stop_at=until, vectorise=False,
+                checkpoint=checkpoint, progress=progress,
+            ),
+            validate=validate, seeds=[seed], name=f"posterior ({preset})",
+            status=lambda: f"latent {radius[0]:.3f}",
         )  # fmt: skip
     finally:
         source.close()

@@ -25,11 +25,12 @@ from ..diagnostics.hpd import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
 from ..flows.sparse import anchors, dependence_order, hubs, learn_density
 from ..infer.intervals import Profile, profile
-from ..infer.mle import FitResult, maximum_likelihood
+from ..infer.mle import fit
+from ..infer.result import FitResult
 from ..stats.importance import importance_ess, log_evidence, pareto_k, resample
 from ..stats.priors import Normal
 from .certificate import Certificate, certify_density
-from ..train.loop import History
+from ..train.history import History
 
 # %% ../../nbs/11_surrogates/01_nflikelihood.ipynb #describe
 def _bounds(names: Sequence[str], support: Any) -> Tensor:
@@ -367,7 +368,7 @@ def best_fit(likelihood: NFLikelihood, *, draws: int = 2000, seed: int = 0, meth
     points = likelihood.sample(draws, generator=generator)
     with torch.no_grad():
         start = points[likelihood.log_prob(points).argmax()]
-        return maximum_likelihood(_double(likelihood), start=start, method=method, tolerance=TOLERANCE)
+        return fit(_double(likelihood), start=start, method=method, tolerance=TOLERANCE)
 
 
 def _double(likelihood: NFLikelihood) -> NFLikelihood:
@@ -402,7 +403,7 @@ def profile_parameter(
                 break
             # a learnt density has many small maxima: go on from the higher one that the scan found
             start = scan.theta[scan.scan.argmin()]
-            best = maximum_likelihood(precise, start=start, method=method, tolerance=TOLERANCE)
+            best = fit(precise, start=start, method=method, tolerance=TOLERANCE)
         return scan
 
 

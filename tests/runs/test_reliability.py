@@ -285,14 +285,14 @@ for module in pkgutil.walk_packages(hepinf.__path__, "hepinf."):
         importlib.import_module(module.name)
 import torch
 from hepinf.runs.cli import main
-from hepinf.infer.intervals import maximum_likelihood
+from hepinf.infer.mle import fit
 from hepinf.binned.model import BinnedModel
 from hepinf.problems import dijet, htautau
 from hepinf.workspaces.schema import example_workspace
 
 main(["list"])
 model = BinnedModel.from_workspace(example_workspace())
-maximum_likelihood(model)
+fit(model)
 dijet.samples()
 from hepinf import datasets
 name = next(iter(datasets.REGISTRY))
