@@ -104,6 +104,7 @@ from hepinf.summaries.histogram import GRADIENTS
 from hepinf.summaries.histogram import bin_counts
 from hepinf.summaries.histogram import histogram
 from hepinf.summaries.histogram import softmax_bins
+from hepinf.train.config import TrainConfig
 from hepinf.train.loop import train
 from hepinf.train.networks import MLP
 from hepinf.unbinned.mixture import Mixture
@@ -542,8 +543,8 @@ def trained_summary() -> Numbers:
     events = {"signal": sample_signal(500, generator(1)), "background": sample_background(500, generator(2))}
     response = tangent_response(lambda x: shift_tangents(x, BENCHMARKS[1].shapes))
     loss = InfernoLoss(50.0, 1000.0, BENCHMARKS[1].prior, False, response)
-    options = {"batch_size": 250, "epochs": 5, "lr": 1e-3, "seeds": [1], "progress": False}
-    history = train(loss, [MLP((3, 20, 10), seed=3)], events, **options)
+    config = TrainConfig(batch_size=250, epochs=5, lr=1e-3, progress=False)
+    history = train(loss, [MLP((3, 20, 10), seed=3)], events, config, seeds=[1])
     return {"losses": [epoch[0] for epoch in history.loss]}
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.results import Estimate, Result
+from ..train.config import TrainConfig
 from ..train.loop import train
 from ..train.networks import MLP
 
@@ -142,13 +143,9 @@ def _trained(
         lambda net, batch, fraction: entropy(net(batch["x"]), net(batch["y"])),
         [network],
         {"x": a[:fit], "y": b[:fit]},
-        batch_size=min(batch_size, fit),
-        epochs=epochs,
-        lr=lr,
-        schedule="cosine",
+        TrainConfig(batch_size=min(batch_size, fit), epochs=epochs, lr=lr, schedule="cosine", progress=False),
         validate=lambda net: entropy(net(a[fit:]), net(b[fit:])),
         seeds=[seed],
-        progress=False,
     )
     return network
 
