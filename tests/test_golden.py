@@ -542,7 +542,7 @@ def trained_summary() -> Numbers:
     """INFERNO's loss of its second benchmark along a short training."""
     events = {"signal": sample_signal(500, generator(1)), "background": sample_background(500, generator(2))}
     response = tangent_response(lambda x: shift_tangents(x, BENCHMARKS[1].shapes))
-    loss = InfernoLoss(50.0, 1000.0, BENCHMARKS[1].prior, response=response)
+    loss = InfernoLoss(50.0, 1000.0, BENCHMARKS[1].prior, background_floats=False, response=response)
     config = TrainConfig(batch_size=250, epochs=5, lr=1e-3, progress=False)
     history = train(loss, [MLP((3, 20, 10), seed=3)], events, config, seeds=[1])
     return {"losses": [epoch[0] for epoch in history.loss]}
