@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hepinf.runs import notebook as experiment, record
-from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
-from hepinf.unbinned.conditional import ConditionalFlow
-from hepinf.unbinned.coordinates import Coordinates, Expression
-from hepinf.flows.flow import Flow, maf
-from hepinf.unbinned.parametric import ConditionalDensity1D
-from hepinf.summaries.histogram import histogram
-from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
 from hepinf.binned.model import BinnedModel
+from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
+from hepinf.flows.flow import Flow, maf
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
-from hepinf.summaries.simulation import Simulation
+from hepinf.runs import notebook as experiment
+from hepinf.runs import record
 from hepinf.runs.sweep import read_sweep
+from hepinf.summaries.histogram import histogram
+from hepinf.summaries.simulation import Simulation
+from hepinf.unbinned.conditional import ConditionalFlow
+from hepinf.unbinned.coordinates import Coordinates, Expression
+from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
+from hepinf.unbinned.parametric import ConditionalDensity1D
 from hepinf.workspaces.schema import example_workspace
 
 ODD = [
