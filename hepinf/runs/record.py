@@ -36,10 +36,12 @@ NUMBERS = ("value", "low", "high", "published", "published_low", "published_high
 
 
 def check_entry(
-    entry: dict[str, Any],  # a result with its fields
+    entry: Any,  # a result with its fields
     position: int,  # in the list of results, for the message when it has no name
 ) -> None:
     "Raise InputError that names the first field of a result that is missing or wrong."
+    if not isinstance(entry, dict):
+        raise InputError(f"result number {position} is no mapping of fields to values")
     name = entry.get("name", f"number {position}")
     for field in ("name", *NUMBERS, "unit", "source"):
         kind = (int, float, type(None)) if field in NUMBERS else str
