@@ -33,7 +33,7 @@ def significance(a: Sequence[float], b: Sequence[float]) -> float | None:
 # %% ../../nbs/15_runs/09_comparison.ipynb #rows
 def compare_rows(a: Row | None, b: Row | None) -> list[str]:
     "Both medians with their intervals, the difference of the means with its error, its significance, unit and runs."
-    cells = [with_interval(*row.interval) if row else "no result" for row in (a, b)]
+    cells = [with_interval(row.median, *row.interval) if row else "no result" for row in (a, b)]
     unit, runs = (a or b).unit, " + ".join(str(len(row.values)) if row else "0" for row in (a, b))
     if not (a and b and a.values and b.values):
         return [*cells, "", "", unit, runs]

@@ -76,8 +76,8 @@ def make_entry(name: str, value: Any, entry: Entry) -> dict[str, Any]:
         raise TypeError(unknown_name("field of a result", unknown[0], Entry.__annotations__))
     if value is None and not entry.get("reason"):
         raise InputError(f"result '{name}' has no value: say why in 'reason'")
-    given = {"value": value, **entry}
-    numbers = {k: None if given.get(k) is None else float(given[k]) for k in NUMBERS}
+    fields = {"value": value, **entry}
+    numbers = {k: None if fields.get(k) is None else float(fields[k]) for k in NUMBERS}
     texts = {"unit": entry.get("unit", ""), "source": entry.get("source", ""), "reason": entry.get("reason")}
     complete = null_unless_finite({"name": name, **numbers, **texts})
     check_entry(complete, 0)
@@ -102,13 +102,13 @@ def results_table(
     "The results of a run beside the published values, as a Markdown table."
     rows = [["name", "published", "here", "limit", "unit", "here against published"]]
     for r in results:
-        here = with_interval(r["value"], r["low"], r["high"])
+        ours = with_interval(r["value"], r["low"], r["high"])
         published = with_interval(r["published"], r["published_low"], r["published_high"])
         rows.append(
             [
                 r["name"],
                 published if r["published"] is not None else "",
-                f"{here} ({r['reason']})" if r.get("reason") else here,
+                f"{ours} ({r['reason']})" if r.get("reason") else ours,
                 number(r["limit"]) if r["limit"] is not None else "",
                 r["unit"],
                 deviation(r),

@@ -21,7 +21,7 @@ from .report_tables import Row, Table, campaign_tables, format_value, to_csv, to
 # %% ../../nbs/15_runs/10_report.ipynb #draw
 def reference(row: Row) -> float:
     "What a row is shown as a ratio to, in its unit."
-    return row.published or row.limit or row.interval[0]
+    return row.published or row.limit or row.median
 
 
 def draw_row(
@@ -30,11 +30,11 @@ def draw_row(
     y: float,  # where on the axis
 ) -> None:
     "The median of a row with its 16/84 % bar beside the published value and the limit, as ratios."
-    middle, low, high = row.interval
+    low, high = row.interval
     unit = reference(row)
     if low is not None:
         ax.plot([low / unit, high / unit], [y, y], color="C0", lw=1.5)
-    ax.plot(middle / unit, y, "o", color="C0", ms=4, label="here, median and 16/84 %")
+    ax.plot(row.median / unit, y, "o", color="C0", ms=4, label="here, median and 16/84 %")
     if row.published is not None:
         edges = [edge / unit for edge in (row.published_low, row.published_high) if edge is not None]
         ax.plot(edges or [1], [y - 0.25] * (len(edges) or 1), color="k", lw=1)

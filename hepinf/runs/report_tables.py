@@ -49,14 +49,19 @@ class Row:
     reason: str
 
     @property
-    def interval(self) -> tuple[float | None, float | None, float | None]:
-        "Median, 16 % and 84 % quantile over seeds; None where there are too few."
-        if not self.values:
-            return None, None, None
-        low, middle, high = map(float, np.quantile(self.values, [0.16, 0.5, 0.84]))
-        return (middle, low, high) if len(self.values) > 1 else (middle, None, None)
+    def median(self) -> float | None:
+        "Median over seeds; None without a value."
+        return float(np.quantile(self.values, 0.5)) if self.values else None
 
+    @property
+    def interval(self) -> tuple[float | None, float | None]:
+        "16 % and 84 % quantile over seeds; None below two values."
+        if len(self.values) < 2:
+            return None, None
+        low, high = map(float, np.quantile(self.values, [0.16, 0.84]))
+        return low, high
 
+# %% ../../nbs/15_runs/08_report_tables.ipynb #make-row
 def make_row(
     point: tuple[Any, ...],  # values of the varied parameters
     name: str,  # of the result
@@ -131,12 +136,12 @@ def drop_empty_columns(
 
 def row_cells(row: Row) -> list[str]:
     "The cells of a row, without those of its point."
-    interval = row.interval if len(set(row.values)) > 1 else (row.interval[0], None, None)
+    interval = row.interval if len(set(row.values)) > 1 else (None, None)
     without = row.runs - len(row.values)
     return [
         row.name,
         with_interval(row.published, row.published_low, row.published_high) if row.published is not None else "",
-        with_interval(*interval),
+        with_interval(row.median, *interval),
         number(row.limit) if row.limit is not None else "",
         row.unit,
         str(row.runs),
@@ -168,6 +173,6 @@ def to_csv(tables: Sequence[Table]) -> str:
                 for value in map(point.get, varied)
             ]
             published = (row.published, row.published_low, row.published_high)
-            numbers = (*published, *row.interval, row.limit, row.unit, row.runs)
+            numbers = (*published, row.median, *row.interval, row.limit, row.unit, row.runs)
             writer.writerow([table.paper, table.scale, *cells, row.name, *numbers])
     return text.getvalue()

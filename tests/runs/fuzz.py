@@ -1,6 +1,6 @@
 """Inputs that nobody meant: each public reader gets a good input with some of its values exchanged for odd ones.
 
-A reader may accept what it gets or refuse it by `ValueError` (of which `InputError` is one); anything else is a surprise.
+A reader may accept what it gets or refuse it by `ValueError` (`InputError` is one); anything else is a surprise.
 `python tests/runs/fuzz.py FOLDER NUMBER SEED` prints as JSON what each reader said.
 """
 
