@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from hepinf.core.artefacts import CARD, WEIGHTS, _digest, read_artefact, write_artefact
+from hepinf.core.artefacts import _CARD, _WEIGHTS, _digest, read_artefact, write_artefact
 from hepinf.flows.flow import Flow, maf
 from hepinf.runs.record import read_result
 
@@ -224,10 +224,10 @@ def sealed(folder: Path, data: bytes, change: dict) -> None:
     """Weights and a changed card, with checksums that are right."""
     import hashlib
 
-    (folder / WEIGHTS).write_bytes(data)
-    card = json.loads((folder / CARD).read_text()) | {"weights": hashlib.sha256(data).hexdigest()} | change
+    (folder / _WEIGHTS).write_bytes(data)
+    card = json.loads((folder / _CARD).read_text()) | {"weights": hashlib.sha256(data).hexdigest()} | change
     card["sha256"] = _digest(card)
-    (folder / CARD).write_text(json.dumps(card))
+    (folder / _CARD).write_text(json.dumps(card))
 
 
 class Harm:
@@ -243,7 +243,7 @@ class Harm:
 def test_foreign_artefacts_are_refused(tmp_path):
     """A pickle with right checksums is refused and not opened; so are paths as names and exchanged weights."""
     flow = maf(2, bijectors=1, hidden=(4,))
-    good = (flow.save(tmp_path / "good") / WEIGHTS).read_bytes()
+    good = (flow.save(tmp_path / "good") / _WEIGHTS).read_bytes()
     trace = tmp_path / "trace"
     torch.save({"w": Harm(trace)}, tmp_path / "pickle")
     cases = {
@@ -260,7 +260,7 @@ def test_foreign_artefacts_are_refused(tmp_path):
             Flow.load(folder)
     assert not trace.exists(), "the pickle was opened"
     folder = flow.save(tmp_path / "exchanged")
-    (folder / WEIGHTS).write_bytes(
+    (folder / _WEIGHTS).write_bytes(
         save({name: x + 1 for name, x in flow.state_dict().items() if x.is_floating_point()})
     )
     with pytest.raises(ValueError, match="does not match the checksum"):
@@ -286,7 +286,7 @@ for module in pkgutil.walk_packages(hepinf.__path__, "hepinf."):
         importlib.import_module(module.name)
 import torch
 from hepinf.runs.cli import main
-from hepinf.infer.intervals import maximum_likelihood
+from hepinf.infer.mle import fit
 from hepinf.binned.model import BinnedModel
 from hepinf.problems import datasets
 from hepinf.problems.dijet import events
@@ -294,7 +294,7 @@ from hepinf.workspaces.schema import example_workspace
 
 main(["list"])
 model = BinnedModel.from_workspace(example_workspace())
-maximum_likelihood(model)
+fit(model)
 events.samples()
 name = next(iter(datasets.REGISTRY))
 try:
