@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hepinf.runs import notebook as experiment, record
-from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
-from hepinf.unbinned.conditional import ConditionalFlow
-from hepinf.unbinned.coordinates import Coordinates, Expression
-from hepinf.flows.flow import Flow, maf
-from hepinf.unbinned.parametric import ConditionalDensity1D
-from hepinf.summaries.histogram import histogram
-from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
 from hepinf.binned.model import BinnedModel
+from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
+from hepinf.flows.flow import Flow, maf
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
-from hepinf.summaries.simulation import Simulation
+from hepinf.runs import notebook as experiment
+from hepinf.runs import record
 from hepinf.runs.sweep import read_sweep
+from hepinf.summaries.histogram import histogram
+from hepinf.summaries.simulation import Simulation
+from hepinf.unbinned.conditional import ConditionalFlow
+from hepinf.unbinned.coordinates import Coordinates, Expression
+from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
+from hepinf.unbinned.parametric import ConditionalDensity1D
 from hepinf.workspaces.schema import example_workspace
 
 ODD = [
@@ -127,7 +128,7 @@ class Doors:
         self.sweep = {"notebook": "inferno", "scale": "smoke", "fixed": {}, "grid": {}, "seeds": [1, 2]}
         self.defaults = {name: record.parameters_of(record.find(name)) for name in experiment.papers()}
         self.events = torch.rand(40, 3, generator=torch.Generator().manual_seed(1))
-        self.dijets = dijet.samples()["background"].x[:30]
+        self.dijets = dijet.dijet_samples()["background"].x[:30]
 
     def a_workspace(self) -> None:
         model = BinnedModel.from_workspace(mutate(self.workspace, self.chance))
@@ -278,7 +279,7 @@ class Doors:
         np.savez(path, **columns)
         if what == 4:
             path.write_bytes(damaged(path.read_bytes(), chance))
-        dijet.load(path)
+        dijet.read_dijet_events(path)
 
 
 def fuzz(folder: Path, n: int, seed: int = 1) -> dict[str, dict[str, Any]]:

@@ -55,8 +55,8 @@ def test_soft_bins_become_the_hard_bins_of_the_table(k, benchmark):
 def test_order_of_the_truth_rows(k, benchmark):
     "Unbinned limit < bound <= best ten bins < optimal classifier, and the best partition is stable in the grid."
     limit = benchmark.sigma(mixture.unbinned_information(60))
-    best, templates = mixture.partition(benchmark, 60)
-    finer, _ = mixture.partition(benchmark, 90)
+    best, templates = mixture.best_bins(benchmark, 60)
+    finer, _ = mixture.best_bins(benchmark, 90)
     assert limit < best.bound <= best.sigma
     assert best.sigma < mixture.classifier_templates(300).sigma(benchmark)[0]
     assert abs(best.sigma - finer.sigma) < 0.02
@@ -78,7 +78,7 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
     observable = Observable(["signal"], epochs=4, lr=0.02, seed=1).fit(simulated, progress=False)
     assert ("s", *observable.nuisances) == order
 
-    points, volumes = mixture.grid(60, mirror=False)
+    points, volumes = mixture.quadrature(60, mirror=False)
     on_events, on_points = (observable.ratios(part).double() for part in (simulated.events, points))
     learnt = observable.information - torch.diag(observable.prior)
     for benchmark in mixture.BENCHMARKS:
@@ -88,7 +88,7 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
         index = torch.bucketize(on_points[:, at] @ u, edges)
         excess = (
             mixture.templates_from_points(index, points, volumes).sigma(benchmark)[0]
-            / mixture.partition(benchmark, 60)[0].sigma
+            / mixture.best_bins(benchmark, 60)[0].sigma
             - 1
         )
         # 0.02 to 0.16 % for three initialisations; grids of 60 points and the steps of the shifts are good to 0.05 %
