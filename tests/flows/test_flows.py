@@ -8,7 +8,9 @@ import torch
 from hepinf.flows.flow import Flow, arqs, glow, maf
 from hepinf.flows.sparse import dependence_order
 from hepinf.problems import standin
-from hepinf.problems.lhc_toy import ToyLikelihood, toy_log_evidence, toy_samples
+from hepinf.problems.lhc_toy import ToyLikelihood
+from hepinf.problems.lhc_toy_evidence import toy_log_evidence
+from hepinf.problems.lhc_toy_samples import toy_samples
 from hepinf.stats.priors import Normal
 from hepinf.surrogates.certificate import certify_density
 from hepinf.surrogates.nflikelihood import NFLikelihood
