@@ -287,17 +287,18 @@ import torch
 from hepinf.runs.cli import main
 from hepinf.infer.intervals import maximum_likelihood
 from hepinf.binned.model import BinnedModel
-from hepinf.problems import dijet, htautau
+from hepinf.problems import datasets
+from hepinf.problems.dijet.events import dijet_samples
+from hepinf.problems.htautau import simulation
 from hepinf.workspaces.schema import example_workspace
 
 main(["list"])
 model = BinnedModel.from_workspace(example_workspace())
 maximum_likelihood(model)
-dijet.samples()
-from hepinf import datasets
-name = next(iter(datasets.REGISTRY))
+dijet_samples()
+name = next(iter(datasets.DATASETS))
 try:
-    datasets.find(name)
+    datasets.find_dataset(name)
 except AssertionError as error:
     print("asked:", error)
 except Exception as error:
