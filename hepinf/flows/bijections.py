@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WIDEST', 'FAR', 'Permutation', 'permute', 'MaskedAffine', 'MaskedSpline', 'Coupling', 'Part', 'truncated_normal',
-           'ndtr', 'Frame']
+           'Frame']
 
 # %% ../../nbs/06_flows/02_bijections.ipynb #imports
 import functools
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.special import ndtri
 
 from ..core.errors import InputError
+from ..core.numerics import norm_cdf
 from .masked import ACTIVATIONS, MaskedNetwork, sequential
 from .splines import rational_quadratic, rational_quadratic_inverse
 
@@ -272,11 +273,6 @@ def truncated_normal(x: Float[Tensor, " rows"], lower: float, upper: float) -> t
 FAR = 30.0  # widths
 
 
-def ndtr(t: Tensor) -> Tensor:
-    "Normal integral with all its digits in the lower tail, which torch.special.ndtr loses."
-    return 0.5 * torch.erfc(-math.sqrt(0.5) * t)
-
-
 class Frame(nn.Module):
     "Maps parameters in their own units and supports to the whole line, of order one; always in float64."
 
@@ -330,13 +326,13 @@ class Frame(nn.Module):
         a, b = ((bound - self.location)[self.bounded] / self.width[self.bounded] for bound in (self.lower, self.upper))
         side = torch.where(a + b > 0, -1.0, 1.0).to(a)  # the tail in which the integrals keep their digits
         a, b = torch.where(side > 0, a, -b), torch.where(side > 0, b, -a)
-        return side, a, b, ndtr(a), ndtr(b), ndtr(b) - ndtr(a)
+        return side, a, b, norm_cdf(a), norm_cdf(b), norm_cdf(b) - norm_cdf(a)
 
     @staticmethod
     def _map(t: Tensor, a: Tensor, at_a: Tensor, at_b: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
         "u and log du/dt for points between the bounds."
-        low = ((ndtr(t) - at_a) / mass).clamp_min(1e-300)
-        high = ((at_b - ndtr(t)) / mass).clamp_min(1e-16)
+        low = ((norm_cdf(t) - at_a) / mass).clamp_min(1e-300)
+        high = ((at_b - norm_cdf(t)) / mass).clamp_min(1e-16)
         low = torch.where(a > -math.inf, low.clamp_min(1e-16), low)
         u = torch.where(low < high, ndtri(low.clamp(max=0.5)), -ndtri(high.clamp(max=0.5)))
         return u, 0.5 * (u * u - t * t) - mass.log()
@@ -362,7 +358,7 @@ class Frame(nn.Module):
         if len(self.bounded):
             side, a, b, at_a, at_b, mass = self._ends()
             u = side * t[:, self.bounded]
-            part = ndtr(-u.abs()) * mass
+            part = norm_cdf(-u.abs()) * mass
             given = ndtri(torch.where(u < 0, at_a + part, at_b - part).clamp(1e-300, 1 - 1e-16))
             far, slope = self._map(torch.full_like(a, -FAR), a, at_a, at_b, mass)
             given = torch.where((a == -math.inf) & (u < far), -FAR + (u - far) / slope.exp(), given)

@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from ..core.errors import InputError
 from .bijections import WIDEST, Part, Permutation
 from .masked import MaskedLinear
-from ..train.loop import History, train
+from ..train.config import TrainConfig
+from ..train.history import History
+from ..train.loop import train
+from ..train.schedules import Plateau
 
 # %% ../../nbs/06_flows/04_sparse.ipynb #order
 def dependence_order(sample: Float[Tensor, "events dim"]) -> list[int]:
@@ -202,19 +205,30 @@ def learn_density(
     def penalised(network, batch, fraction):
         return plain(network, batch, fraction) + sparse(network.weights or dict(core.named_parameters()))
 
-    options |= {"validate": validate, "vectorise": False, "batch_size": sizes}
-    stops = {"plateau": (0.2, patience), "patience": 2 * patience} if schedule == "plateau" else {}
-    first = dict(epochs=epochs, lr=lr, schedule=schedule, checkpoint=checkpoint, **stops)
+    if "average" in options:
+        options["ema"] = options.pop("average")
+    about = {key: options.pop(key) for key in ("seeds", "name") if key in options}
+    options |= {"vectorise": False, "batch_size": sizes}
+    stops = {"schedule": Plateau(0.2, patience), "patience": 2 * patience} if schedule == "plateau" else {}
+    first = dict(epochs=epochs, lr=lr, checkpoint=checkpoint) | {"schedule": schedule} | stops
     if not sparsity:
-        return train(plain, [core], data, **first, **options)
+        return train(plain, [core], data, TrainConfig(**first, **options), validate=validate, **about)
     sparse = Sparsity(core, len(events[0]), sparsity, linear_start(core, events[0]))
-    history = train(penalised, [core], data, **first, **options)
+    history = train(penalised, [core], data, TrainConfig(**first, **options), validate=validate, **about)
     left, total = sparse.prune()
-    options["name"] = f"{options.get('name', 'training')}: {left} of {total} weights"
+    about["name"] = f"{about.get('name', 'training')}: {left} of {total} weights"
     last = train(
-        plain, [core], data, epochs=max(1, epochs // 3), lr=lr / 3, schedule="cosine",
-        checkpoint=None if checkpoint is None else f"{checkpoint}-pruned", **options,
-    )  # fmt: skip
-    best = [len(history.loss) + epoch for epoch in last.best_epoch]
-    joined = {name: getattr(history, name) + getattr(last, name) for name in ("loss", "score", "rejected", "lr")}
-    return History(**joined, best_epoch=best)
+        plain,
+        [core],
+        data,
+        TrainConfig(
+            epochs=max(1, epochs // 3),
+            lr=lr / 3,
+            schedule="cosine",
+            checkpoint=None if checkpoint is None else f"{checkpoint}-pruned",
+            **options,
+        ),
+        validate=validate,
+        **about,
+    )
+    return history.then(last)

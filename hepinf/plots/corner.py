@@ -12,10 +12,11 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..core.checks import index_of
 from ..core.errors import InputError
 from .fits import unique_names
 from .style import PETROFF, to_array
-from ..stats.chains import Samples
+from ..stats.chains import Chains
 
 # %% ../../nbs/13_plots/02_corner.ipynb #corner
 def _corner_sets(
@@ -86,7 +87,7 @@ def draw_corner(
 
 # %% ../../nbs/13_plots/02_corner.ipynb #plot-corner
 def plot_corner(
-    chains: Samples | Mapping[str, Samples],  # one set of draws, or label -> set
+    chains: Chains | Mapping[str, Chains],  # one set of draws, or label -> set
     *,
     parameters: Sequence[str] | None = None,  # None: all of the first set
     lines: Mapping[str, ArrayLike] | None = None,  # label -> (parameters,), such as the truth or the best fit
@@ -96,6 +97,5 @@ def plot_corner(
     chosen = unique_names(list(next(iter(sets.values())).names) if parameters is None else parameters)
     columns = {}
     for label, draws in sets.items():
-        unique_names(draws.names, chosen)
-        columns[label] = draws.flat()[:, [list(draws.names).index(name) for name in chosen]]
+        columns[label] = draws.flat()[:, [index_of(draws.names, name) for name in chosen]]
     return draw_corner(columns, chosen, lines=lines)

@@ -13,10 +13,10 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.checks import unknown_name
+from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
-from ..infer.intervals import Impacts
-from ..infer.mle import FitResult
+from ..infer.impacts import Impacts
+from ..infer.result import FitResult
 from .style import GREEN, PETROFF, YELLOW, new_axes, symbol_of, to_array
 
 # %% ../../nbs/13_plots/01_fits.ipynb #names
@@ -113,8 +113,8 @@ def _usable(fit: FitResult, parameters: Sequence[str] | None) -> list[int]:
     if fit.theta.dim() != 1:
         raise InputError(f"fit: a figure shows one fit, not a batch of the shape {tuple(fit.theta.shape[:-1])}")
     if parameters is not None:
-        return [fit.index(name) for name in parameters]
-    errors, fixed = fit.sigma.tolist(), fit.held.tolist()
+        return [index_of(fit.names, name) for name in parameters]
+    errors, fixed = fit.error.tolist(), fit.fixed.tolist()
     return [k for k in range(len(fit.names)) if not fixed[k] and np.isfinite(errors[k])]
 
 
@@ -127,9 +127,9 @@ def plot_pulls(
 ) -> "matplotlib.axes.Axes":
     "Pulls of a fit over bands of one and two pre-fit standard deviations, and the values of its free parameters."
     rows = _usable(fit, parameters)
-    names, (centres, widths) = [fit.names[k] for k in rows], fit.prior or (fit.theta * np.nan,) * 2
+    names, (centres, widths) = [fit.names[k] for k in rows], fit.constraints or (fit.theta * np.nan,) * 2
     free = [name for name, k in zip(names, rows) if not np.isfinite(float(widths[k]))]
-    arrays = (values[rows] for values in (fit.theta, fit.sigma, centres, widths))
+    arrays = (values[rows] for values in (fit.theta, fit.error, centres, widths))
     return draw_pulls(names, *arrays, free=free, most=most, ax=ax)
 
 # %% ../../nbs/13_plots/01_fits.ipynb #ranking
@@ -197,10 +197,7 @@ def plot_impacts(
     names, up, prefit = list(impacts.names), impacts.up, impacts.prefit_up
     usable = (up.isfinite() & (impacts.pull_errors.isfinite() | prefit.isnan())).tolist()
     chosen = [name for name, good in zip(names, usable) if good] if parameters is None else unique_names(parameters)
-    for name in chosen:
-        if name not in names:
-            raise InputError(unknown_name("parameter", name, names))
-    rows = [names.index(name) for name in chosen]
+    rows = [index_of(names, name) for name in chosen]
     postfit, before = (up[rows], impacts.down[rows]), (prefit[rows], impacts.prefit_down[rows])
     pulls = (impacts.pulls[rows], impacts.pull_errors[rows])
     free = [name for name, k in zip(chosen, rows) if bool(prefit[k].isnan())]

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
-from ..infer.hypotest import Hypothesis
+from ..infer.hypotest import HypotestResult
 from ..infer.intervals import Profile
 from .style import GREEN, YELLOW, new_axes, symbol_of, to_array
 
@@ -111,12 +111,12 @@ def plot_profile(
     name: str | None = None,  # of the parameter, with its unit; None: its name in the model
 ) -> "matplotlib.axes.Axes":
     "`-2 delta log L` of a profile, with the 68 % and 95 % levels."
-    fit, label = profile.fit, profile.name
-    centre, error = float(fit[label]), float(fit.sigma[..., fit.index(label)])
+    fit, label = profile.fit, profile.poi
+    best = fit.estimate(label)
     return draw_profiles(
         profile.values,
         {"profile": profile.scan},
-        {"parabola of the covariance": (centre, error)} if parabola and error == error else None,
+        {"parabola of the covariance": (best.value, best.error)} if parabola and best.error == best.error else None,
         name=label if name is None else name,
         interval="profile" if interval else None,
         densities=densities,
@@ -201,7 +201,7 @@ def draw_limits(
 
 # %% ../../nbs/13_plots/03_scans.ipynb #plot-limits
 def plot_limits(
-    test: Hypothesis,  # of increasing values of the parameter of interest
+    test: HypotestResult,  # of increasing values of the parameter of interest
     ax: "matplotlib.axes.Axes | None" = None,  # None: a new figure
     *,
     level: float = 0.95,  # confidence level of the limits

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
+from ..core.likelihood import as_likelihood
 from ..core.results import Result
-from ..infer.mle import maximum_likelihood
+from ..infer.mle import fit as maximise
 from .lhc_toy import GLOBALS, MU_RANGE, ToyLikelihood, background_terms
 
 # %% ../../nbs/14_problems/06_lhc_toy_evidence.ipynb #mcstat
@@ -101,7 +102,7 @@ def _sobol(dimensions: int, n: int, seed: int, device: torch.device) -> Tensor:
 # %% ../../nbs/14_problems/06_lhc_toy_evidence.ipynb #marginal
 def _proposal(toy: ToyLikelihood) -> _Gaussian:
     "Gaussian for the global parameters."
-    fit = maximum_likelihood(lambda phi: log_prob_globals(toy, phi), start=toy.nominal[:5])
+    fit = maximise(as_likelihood(lambda phi: log_prob_globals(toy, phi), toy.nominal[:5]))
     rough = _Gaussian(fit.theta.detach(), 1.5 * fit.covariance.detach())
     x, log_density = rough.draw(_sobol(5, 2048, 0, toy.nominal.device))
     mean, covariance = _moments(x, log_prob_globals(toy, x) - log_density)
@@ -160,7 +161,7 @@ def _weights_of_all(toy: ToyLikelihood, n: int, seed: int) -> Float[Tensor, "par
         return x, toy(x) - log_density
 
     with torch.enable_grad():
-        fit = maximum_likelihood(toy, start=toy.nominal)
+        fit = maximise(toy)
     gaussian = _Gaussian(fit.theta.detach(), fit.covariance.detach())
     for size in (30_000, 100_000):
         gaussian = _Gaussian(*_moments(*weigh(gaussian, size)))

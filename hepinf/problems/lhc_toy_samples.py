@@ -37,7 +37,7 @@ def _draw(toy: ToyLikelihood, n: int, seed: int) -> Tensor:
         size = n * (k + 1) // blocks - n * k // blocks
         chains = min(_MOST_CHAINS, max(1, size // 20))
         draws = -(-size // chains) * _THINNING
-        run = hmc(toy, toy.nominal, draws=draws, chains=chains, bounds=toy.bounds, names=NAMES, seed=seeds[k], **_HMC)
+        run = hmc(toy, draws=draws, chains=chains, seed=seeds[k], **_HMC)
         kept = run.theta[_THINNING - 1 :: _THINNING].flatten(0, 1)
         generator = torch.Generator().manual_seed(seeds[-1] + k)
         parts.append(kept[torch.randperm(len(kept), generator=generator)[:size]])

@@ -18,18 +18,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.artefacts import read_artefact, write_artefact
-from ..core.checkpoint import digest
+from ..core.checkpoint import tensor_digest
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
-from ..diagnostics.two_sample import hpdi
+from ..diagnostics.hpd import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
 from ..flows.sparse import anchors, dependence_order, hubs, learn_density
 from ..infer.intervals import Profile, profile
-from ..infer.mle import FitResult, maximum_likelihood
+from ..infer.mle import fit
+from ..infer.result import FitResult
 from ..stats.importance import importance_ess, log_evidence, pareto_k, resample
 from ..stats.priors import Normal
 from .certificate import Certificate, certify_density
-from ..train.loop import History
+from ..train.history import History
 
 # %% ../../nbs/11_surrogates/01_nflikelihood.ipynb #describe
 def _bounds(names: Sequence[str], support: Any) -> Tensor:
@@ -139,7 +140,7 @@ class NFLikelihood:
         if context is not None and context.numel() > self.flow.context_size:
             raise InputError("sample: another prior and several contexts do not go together; use given(context)")
         points = self.flow.sample(4 * n, context, generator)
-        return points[resample(self._tilted(points), n, generator)]
+        return points[resample(self._tilted(points), n, seed=0 if generator is None else generator)]
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
@@ -301,7 +302,7 @@ def _training_card(samples: Tensor, history: History, settings: Mapping[str, Any
     return {
         **{name: settings[name] for name in kept},
         "events": len(samples),
-        "data": digest(samples),
+        "data": tensor_digest(samples),
         "curve": curve,
         "best_epoch": best,
     }
@@ -367,7 +368,7 @@ def best_fit(likelihood: NFLikelihood, *, draws: int = 2000, seed: int = 0, meth
     points = likelihood.sample(draws, generator=generator)
     with torch.no_grad():
         start = points[likelihood.log_prob(points).argmax()]
-        return maximum_likelihood(_double(likelihood), start=start, method=method, tolerance=TOLERANCE)
+        return fit(_double(likelihood), start=start, method=method, tolerance=TOLERANCE)
 
 
 def _double(likelihood: NFLikelihood) -> NFLikelihood:
@@ -402,7 +403,7 @@ def profile_parameter(
                 break
             # a learnt density has many small maxima: go on from the higher one that the scan found
             start = scan.theta[scan.scan.argmin()]
-            best = maximum_likelihood(precise, start=start, method=method, tolerance=TOLERANCE)
+            best = fit(precise, start=start, method=method, tolerance=TOLERANCE)
         return scan
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.checks import require_finite
 from ..core.errors import InputError
-from ..flows.bijections import ndtr
+from ..core.numerics import norm_cdf
 from ..flows.flow import Flow, arqs, restore
+from ..train.config import TrainConfig
 from ..train.loop import train
 from .coordinates import Coordinates, Expression
 
@@ -88,7 +89,7 @@ class ConditionalFlow(nn.Module):
         found = []
         for flow in self.flows:
             z = flow.to_latent(v, context)[0][:, 0]
-            found.append(ndtr(z[1]) - ndtr(z[0]))
+            found.append(norm_cdf(z[1]) - norm_cdf(z[0]))
         return torch.stack(found).mean().log()
 
     @torch.no_grad()
@@ -179,7 +180,7 @@ def train_conditional(
     checkpoint: str | Path | None = None,  # file to continue from; of several members, one file each
     name: str = "density",
     progress: bool = True,
-    **options: Any,  # of `hepinf.train.loop.train`
+    **options: Any,  # fields of `hepinf.train.config.TrainConfig`
 ) -> ConditionalFlow:
     "Learn a density from events; raises `ValueError` on bad input."
     names, parameters = coordinates.features, coordinates.parameters
@@ -212,7 +213,7 @@ def train_conditional(
     def loss(network, batch, fraction):
         return -network(*batch["events"]).mean()
 
-    settings = {"schedule": "cosine", "warmup": 100, "clip": 5.0, "average": 0.998} | options
+    settings = TrainConfig.for_densities().replace(**options)
     for k in range(members):
         path = None if checkpoint is None else Path(checkpoint)
         if path is not None and members > 1:
@@ -225,10 +226,20 @@ def train_conditional(
         u, framed, _ = flow.framed(v, given)
         events = (u,) if framed is None else (u, framed)
         history = train(
-            loss, [flow.core], {"events": events}, batch_size=min(batch_size, len(u)), epochs=epochs, lr=lr,
-            vectorise=False, seeds=[1000 * seed + k], name=name if members == 1 else f"{name} {k + 1}/{members}",
-            progress=progress, checkpoint=path, **settings,
-        )  # fmt: skip
+            loss,
+            [flow.core],
+            {"events": events},
+            settings.replace(
+                batch_size=min(batch_size, len(u)),
+                epochs=epochs,
+                lr=lr,
+                vectorise=False,
+                progress=progress,
+                checkpoint=path,
+            ),
+            seeds=[1000 * seed + k],
+            name=name if members == 1 else f"{name} {k + 1}/{members}",
+        )
         density.flows.append(flow.requires_grad_(False))
     density.facts = {
         "events": len(x), "outside": int(away.sum()), "epochs": epochs, "seed": seed, "loss": history.loss[-1][0]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import unknown_name
 from ..core.errors import InputError
+from ..train.config import TrainConfig
 from ..train.loop import train
 from .coordinates import Expression
 
@@ -189,7 +190,7 @@ def train_1d(
     lr: float = 3e-3,
     seed: int = 0,
     progress: bool = True,
-    **options: Any,  # of `hepinf.train.loop.train`
+    **options: Any,  # fields of `hepinf.train.config.TrainConfig`
 ) -> ConditionalDensity1D:
     "Train the density in place; raises `ValueError` on bad input."
     if (simulate is None) == (sample is None):
@@ -222,9 +223,19 @@ def train_1d(
     def loss(network, batch, fraction):
         return -network(*batch["events"]).mean()
 
-    settings = {"schedule": "cosine", "warmup": 100, "clip": 5.0, "average": 0.998} | options
+    settings = TrainConfig.for_densities().replace(**options)
     train(
-        loss, [density], {"events": source}, batch_size=min(rows, len(theta)), epochs=max(1, steps // per_epoch), lr=lr,
-        vectorise=False, seeds=[seed], name="density", progress=progress, **settings,
-    )  # fmt: skip
+        loss,
+        [density],
+        {"events": source},
+        settings.replace(
+            batch_size=min(rows, len(theta)),
+            epochs=max(1, steps // per_epoch),
+            lr=lr,
+            vectorise=False,
+            progress=progress,
+        ),
+        seeds=[seed],
+        name="density",
+    )
     return density.requires_grad_(False)

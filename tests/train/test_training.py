@@ -10,7 +10,10 @@ import torch
 
 SCRIPT = """
 import sys, torch
-from hepinf.train.loop import MLP, train
+from hepinf.train.config import TrainConfig
+from hepinf.train.loop import train
+from hepinf.train.networks import MLP
+from hepinf.train.schedules import Plateau
 torch.set_num_threads(1)
 x = torch.randn(1200, 4, generator=torch.Generator().manual_seed(1))
 def loss(network, batch, fraction):
@@ -18,9 +21,9 @@ def loss(network, batch, fraction):
 def validate(network):
     return loss(network, {"x": x[:500]}, 1.0)
 members = [MLP((4, 24, 24, 1), seed=seed) for seed in (0, 1)]
-history = train(loss, members, {"x": x}, batch_size=60, epochs=15, lr=5e-3, schedule="plateau", plateau=(0.5, 1),
-    average=0.95, clip=1.0, validate=validate, patience=9, vectorise=True, progress=False,
-    checkpoint=sys.argv[1] if len(sys.argv) > 1 else None, checkpoint_every=0)
+config = TrainConfig(batch_size=60, epochs=15, lr=5e-3, schedule=Plateau(0.5, 1), ema=0.95, clip=1.0, patience=9,
+    vectorise=True, progress=False, checkpoint=sys.argv[1] if len(sys.argv) > 1 else None, checkpoint_every=0)
+history = train(loss, members, {"x": x}, config, validate=validate)
 """
 
 
@@ -45,14 +48,17 @@ def test_a_stack_that_is_killed_twice_ends_as_if_nothing_had_happened(tmp_path):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     resumed, calm = ended(str(path)), ended()
-    assert repr(resumed["history"]) == repr(calm["history"])
+    assert repr(vars(resumed["history"])) == repr(vars(calm["history"]))
     for one, other in zip(resumed["members"], calm["members"]):
         assert all(torch.equal(u, v) for u, v in zip(one.parameters(), other.parameters()))
 
 
 COMPILED = """
 import sys, torch
-from hepinf.train.loop import MLP, train
+from hepinf.train.config import TrainConfig
+from hepinf.train.loop import train
+from hepinf.train.networks import MLP
+from hepinf.train.schedules import Plateau
 vectorise = sys.argv[1] == "stacked"
 x = torch.randn(512, 3, generator=torch.Generator().manual_seed(0))
 def loss(network, batch, fraction):
@@ -60,8 +66,8 @@ def loss(network, batch, fraction):
 records = []
 for compiled in (False, True):
     members = [MLP((3, 8, 1), seed=seed) for seed in range(1 + vectorise)]
-    options = dict(batch_size=64, epochs=3, lr=1e-3, compile=compiled, vectorise=vectorise, progress=False)
-    records.append(train(loss, members, {"x": x}, **options).loss)
+    config = TrainConfig(batch_size=64, epochs=3, lr=1e-3, compile=compiled, vectorise=vectorise, progress=False)
+    records.append(train(loss, members, {"x": x}, config).loss)
 torch.testing.assert_close(*map(torch.tensor, records), rtol=1e-5, atol=0)
 assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 """
