@@ -94,7 +94,7 @@ def test_two_signals():
 @pytest.fixture(scope="module")
 def densities():
     """Small networks on a part of the simulated events: half a minute."""
-    known = dijet.samples()
+    known = dijet.dijet_samples()
     options = {"epochs": 4, "batch_size": 256, "progress": False}
     x, masses = known["signal"].x[::4], known["signal"].masses[::4]
     signal_ = train_conditional(x, masses, dijet.SIGNAL, dijet.CONTEXT, box=dijet.BOX, members=2, **options)
