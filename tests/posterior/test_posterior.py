@@ -66,7 +66,7 @@ SCRIPT = """
 import sys, torch
 from hepinf.posterior.amortised import AmortisedPosterior
 from hepinf.problems import vh
-posterior = AmortisedPosterior.train(vh.joint(), preset="fast", steps=40, size=1024, validation=256, seed=5,
+posterior = AmortisedPosterior.train(vh.vh_joint(), preset="fast", steps=40, size=1024, validation=256, seed=5,
     progress=False, checkpoint=sys.argv[1] if len(sys.argv) > 1 else None, checkpoint_every=0)
 """
 
