@@ -61,21 +61,21 @@ from hepinf.posterior.joint import Joint
 from hepinf.posterior.joint import negative_binomial
 from hepinf.problems.blobs2d import BINARY
 from hepinf.problems.blobs2d import MULTICLASS
-from hepinf.problems.blobs2d import limit as blobs_limit
+from hepinf.problems.blobs2d import unbinned_limit as blobs_limit
 from hepinf.problems.bump import BreitWigner
 from hepinf.problems.bump import Exponential
 from hepinf.problems.bump import pseudo_data
 from hepinf.problems.lhc_toy import ToyLikelihood
 from hepinf.problems.mixture3d import BENCHMARKS
 from hepinf.problems.mixture3d import classifier_templates
-from hepinf.problems.mixture3d import partition
+from hepinf.problems.mixture3d import best_bins
 from hepinf.problems.mixture3d import sample_background
 from hepinf.problems.mixture3d import sample_signal
 from hepinf.problems.mixture3d import shift_tangents
 from hepinf.problems.mixture3d import unbinned_information
 from hepinf.problems.standin import ew_like
 from hepinf.problems.standin import flavor_like
-from hepinf.problems.vh import joint as vh_joint
+from hepinf.problems.vh import vh_joint as vh_joint
 from hepinf.stats.importance import importance_ess
 from hepinf.stats.importance import kl_forward
 from hepinf.stats.importance import kl_forward_weighted
@@ -338,7 +338,7 @@ def summaries() -> Numbers:
     templates, exact = classifier_templates(200), unbinned_information(40)
     found: Numbers = {}
     for k, benchmark in enumerate(BENCHMARKS):
-        best, _ = partition(benchmark, 30)
+        best, _ = best_bins(benchmark, 30)
         network = MLP((3, 30, 10), seed=3).double()
         response = tangent_response(lambda x, b=benchmark: shift_tangents(x, b.shapes)) if benchmark.shapes else None
         loss = InfernoLoss(

@@ -44,7 +44,8 @@ def modules(package: Path) -> set[Path]:
 def test_the_package_is_what_the_notebooks_export(copy):
     """nbdev_export never deletes, so the copy starts without any module."""
     for path in (copy / "hepinf").rglob("*.py"):
-        path.unlink()
+        if path != copy / "hepinf/__init__.py":  # the face is written by hand
+            path.unlink()
     call(BIN / "nbdev_export", cwd=copy)
     assert modules(copy / "hepinf") == modules(ROOT / "hepinf")
     _, differ, errors = filecmp.cmpfiles(copy / "hepinf", ROOT / "hepinf", modules(ROOT / "hepinf"), shallow=False)

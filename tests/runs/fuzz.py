@@ -128,7 +128,7 @@ class Readers:
         self.sweep = {"notebook": "inferno", "scale": "smoke", "fixed": {}, "grid": {}, "seeds": [1, 2]}
         self.defaults = {name: parameters_of(find_paper(name)) for name in papers()}
         self.events = torch.rand(40, 3, generator=torch.Generator().manual_seed(1))
-        self.dijets = dijet.samples()["background"].x[:30]
+        self.dijets = dijet.dijet_samples()["background"].x[:30]
 
     def a_workspace(self) -> None:
         model = BinnedModel.from_workspace(mutate(self.workspace, self.chance))
@@ -279,7 +279,7 @@ class Readers:
         np.savez(path, **columns)
         if what == 4:
             path.write_bytes(damaged(path.read_bytes(), chance))
-        dijet.load(path)
+        dijet.read_dijet_events(path)
 
 
 def fuzz(folder: Path, n: int, seed: int = 1) -> dict[str, dict[str, Any]]:

@@ -289,16 +289,16 @@ from hepinf.runs.cli import main
 from hepinf.infer.mle import fit
 from hepinf.binned.model import BinnedModel
 from hepinf.problems import datasets
-from hepinf.problems.dijet import events
+from hepinf.problems.dijet.events import dijet_samples
 from hepinf.workspaces.schema import example_workspace
 
 main(["list"])
 model = BinnedModel.from_workspace(example_workspace())
 fit(model)
-events.samples()
-name = next(iter(datasets.REGISTRY))
+dijet_samples()
+name = next(iter(datasets.DATASETS))
 try:
-    datasets.find(name)
+    datasets.find_dataset(name)
 except AssertionError as error:
     print("asked:", error)
 except Exception as error:

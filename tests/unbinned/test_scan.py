@@ -94,7 +94,7 @@ def test_two_signals():
 @pytest.fixture(scope="module")
 def densities():
     """Small networks on a part of the simulated events: half a minute."""
-    known = dijet.samples()
+    known = dijet.dijet_samples()
     options = {"epochs": 4, "batch_size": 256, "progress": False}
     x, masses = known["signal"].x[::4], known["signal"].masses[::4]
     signal_ = train_conditional(x, masses, dijet.SIGNAL, dijet.CONTEXT, box=dijet.BOX, members=2, **options)
@@ -174,8 +174,8 @@ def test_grid_and_scan_agree():
 KILLED = """
 import sys, torch
 from hepinf.unbinned.conditional import train_conditional
-from hepinf.problems import dijet
-known = dijet.samples()
+from hepinf.problems.dijet import events as dijet
+known = dijet.dijet_samples()
 density = train_conditional(
     known["background"].x[:8000], None, dijet.BACKGROUND, epochs=int(sys.argv[2]), batch_size=128, progress=False,
     checkpoint=sys.argv[1], checkpoint_every=0.0,
