@@ -22,10 +22,10 @@ from frozen import FOLDER, Numbers, differences, read, sweep_numbers, write
 # isort: off
 from hepinf.binned.interpolation import RATE_CODES
 from hepinf.binned.interpolation import SHAPE_CODES
-from hepinf.binned.interpolation import bend
+from hepinf.binned.interpolation import even_part
 from hepinf.binned.interpolation import rate_polynomial
-from hepinf.binned.interpolation import rate_response
-from hepinf.binned.interpolation import shape_response
+from hepinf.binned.interpolation import interpolate_rate
+from hepinf.binned.interpolation import interpolate_shape
 from hepinf.binned.model import BinnedModel
 from hepinf.binned.processes import Parameter
 from hepinf.binned.processes import Process
@@ -173,7 +173,7 @@ def counting_model() -> BinnedModel:
     signal, background = torch.tensor([2.0, 6.0, 12.0]), torch.tensor([120.0, 60.0, 20.0])
     scale = Variation(down=0.97 * background, up=1.03 * background, step=1.0)
     return BinnedModel(
-        [Process("signal", signal, rate="mu"), Process("background", background, variations={"scale": scale})],
+        [Process("signal", signal, norm="mu"), Process("background", background, variations={"scale": scale})],
         [Parameter("mu", 1.0), Parameter("scale", 0.0, constraint=Normal(0.0, 1.0))],
     )
 
@@ -310,9 +310,10 @@ def interpolation() -> Numbers:
     low, high = torch.tensor([0.9, 1.15], dtype=torch.float64)
     found: Numbers = {"rate polynomial": values(rate_polynomial(low, high))}
     for code in SHAPE_CODES:
-        found[f"{code}: shapes"] = values(shape_response(alpha[:, None], down, nominal, up, code))
-        found |= {f"{code}: bend, derivative {n}": values(bend(alpha, code, n)) for n in range(3)}
-    return found | {f"{code}: rates": values(rate_response(alpha, low, high, code)) for code in RATE_CODES}
+        frozen = {"quadratic_taylor": "taylor"}.get(code, code)
+        found[f"{frozen}: shapes"] = values(interpolate_shape(alpha[:, None], down, nominal, up, code))
+        found |= {f"{frozen}: bend, derivative {n}": values(even_part(alpha, code, n)) for n in range(3)}
+    return found | {f"{code}: rates": values(interpolate_rate(alpha, low, high, code)) for code in RATE_CODES}
 
 
 def histograms() -> Numbers:

@@ -186,17 +186,17 @@ class Templates:
         }
         return cls(signal, background(r, rate), shifted[-1.0], shifted[1.0], {"r": r, "lambda": rate})
 
-    def model(self, benchmark: Benchmark, response: str = "linear") -> BinnedModel:
+    def model(self, benchmark: Benchmark, interpolation: str = "linear") -> BinnedModel:
         "The binned likelihood of a benchmark; bins without signal or background are dropped (the paper's rule)."
         live = (self.signal > 0) & (self.background > 0)
         s, b = NOMINAL["s"], NOMINAL["b"]
         shapes = {n: Variation(b * self.down[n][live], b * self.up[n][live], STEP[n]) for n in benchmark.shapes}
         processes = [
-            Process("signal", s * self.signal[live], rate="s"),
+            Process("signal", s * self.signal[live], norm="s"),
             Process(
                 "background",
                 b * self.background[live],
-                rate="b" if "b" in benchmark.floating else None,
+                norm="b" if "b" in benchmark.floating else None,
                 variations=shapes,
             ),
         ]
@@ -205,7 +205,7 @@ class Templates:
             value = self.centre.get(name, NOMINAL[name])
             constraint = Normal(value, benchmark.sd[name]) if name in benchmark.sd else None
             parameters.append(Parameter(name, value, constraint=constraint, unit=UNIT[name]))
-        return BinnedModel(processes, parameters, response)
+        return BinnedModel(processes, parameters, interpolation)
 
     def sigma(self, benchmark: Benchmark) -> ExpectedUncertainty:
         "Expected standard deviation of s, or infinity and the reason."

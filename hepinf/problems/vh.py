@@ -138,7 +138,7 @@ def vh_model(qcd_weight: float = 1.0, seed: int = 2023, device: torch.device | s
     parameters = [Parameter(name, 1.0, (0.0, math.inf)) for name in PROCESSES]
     parameters.append(Parameter("luminosity", 1.0, (0.0, math.inf), Normal(1.0, 0.02)))
     parameters += [Parameter(shape, 0.0, constraint=Normal(0.0, 1.0)) for shape in shapes]
-    return BinnedModel(processes, parameters, response="taylor", floor=1e-3)
+    return BinnedModel(processes, parameters, interpolation="quadratic_taylor", floor=1e-3)
 
 
 def vh_joint(mc: str = "gamma", qcd_weight: float = 1.0, device: torch.device | str | None = None) -> Joint:

@@ -210,7 +210,7 @@ def test_fit_agrees_with_pyhf():
     background, signal = t([120.0, 80.0, 40.0, 20.0]).double(), t([2.0, 6.0, 12.0, 10.0]).double()
     shape = Variation(background * t([0.95, 1.0, 1.02, 1.1]), background * t([1.05, 1.0, 0.98, 0.9]), 1.0)
     model = BinnedModel(
-        [Process("signal", signal, rate="mu"), Process("background", background, variations={"tilt": shape})],
+        [Process("signal", signal, norm="mu"), Process("background", background, variations={"tilt": shape})],
         [Parameter("mu", 1.0, (0.0, 10.0)), Parameter("tilt", 0.0, constraint=Normal(0.0, 1.0))],
     )
     counts, _ = model.sample(model.point(mu=1.5, tilt=0.3), torch.Generator().manual_seed(3))
