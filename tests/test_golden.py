@@ -43,7 +43,7 @@ from hepinf.diagnostics.two_sample import sliced_wasserstein
 from hepinf.diagnostics.two_sample import wasserstein
 from hepinf.flows.flow import Flow
 from hepinf.flows.flow import arqs
-from hepinf.flows.flow import glow
+from hepinf.flows.flow import coupling_flow
 from hepinf.flows.flow import maf
 from hepinf.flows.splines import rational_quadratic
 from hepinf.flows.splines import rational_quadratic_inverse
@@ -104,6 +104,7 @@ from hepinf.summaries.histogram import GRADIENTS
 from hepinf.summaries.histogram import hard_counts
 from hepinf.summaries.histogram import histogram
 from hepinf.summaries.histogram import softmax_bins
+from hepinf.train.config import TrainConfig
 from hepinf.train.loop import train
 from hepinf.train.networks import MLP
 from hepinf.unbinned.mixture import Mixture
@@ -447,7 +448,7 @@ LOWER = [-math.inf, -math.inf, -math.inf, -math.inf, 0.0]  # the last of five di
 FAMILIES: dict[str, tuple[Callable[..., Flow], dict[str, Any]]] = {
     "maf": (maf, {"hidden": (16, 16)}),
     "arqs": (arqs, {"hidden": (16, 16), "bins": 5}),
-    "glow": (glow, {"hidden": (16, 16), "blocks": 3}),
+    "glow": (coupling_flow, {"hidden": (16, 16), "blocks": 3}),
 }
 
 
@@ -478,7 +479,7 @@ def numbers_of(flow: Flow) -> Numbers:
         "log-determinants": values(log_det),
         "points of latent ones": values(back),
         "log-determinants back": values(log_det_back),
-        "sample": values(flow.sample(4, context[:1], generator(16))),
+        "sample": values(flow.sample(4, context[:1], seed=16)),
     }
 
 
@@ -541,8 +542,8 @@ def trained_summary() -> Numbers:
     events = {"signal": sample_signal(500, generator(1)), "background": sample_background(500, generator(2))}
     response = tangent_response(lambda x: shift_tangents(x, BENCHMARKS[1].shapes))
     loss = InfernoLoss(50.0, 1000.0, BENCHMARKS[1].prior, False, response)
-    options = {"batch_size": 250, "epochs": 5, "lr": 1e-3, "seeds": [1], "progress": False}
-    history = train(loss, [MLP((3, 20, 10), seed=3)], events, **options)
+    config = TrainConfig(batch_size=250, epochs=5, lr=1e-3, progress=False)
+    history = train(loss, [MLP((3, 20, 10), seed=3)], events, config, seeds=[1])
     return {"losses": [epoch[0] for epoch in history.loss]}
 
 

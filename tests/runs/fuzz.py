@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from hepinf.runs import notebook as experiment, record
-from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
-from hepinf.unbinned.conditional import ConditionalFlow
-from hepinf.unbinned.coordinates import Coordinates, Expression
-from hepinf.flows.flow import Flow, maf
-from hepinf.unbinned.parametric import ConditionalDensity1D
-from hepinf.summaries.histogram import histogram
-from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
 from hepinf.binned.model import BinnedModel
+from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
+from hepinf.flows.flow import Flow, maf
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
-from hepinf.summaries.simulation import Simulation
+from hepinf.runs import notebook as experiment
+from hepinf.runs import record
 from hepinf.runs.sweep import read_sweep
+from hepinf.summaries.histogram import histogram
+from hepinf.summaries.simulation import Simulation
+from hepinf.unbinned.conditional import ConditionalFlow
+from hepinf.unbinned.coordinates import Coordinates, Expression
+from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
+from hepinf.unbinned.parametric import ConditionalDensity1D
 from hepinf.workspaces.schema import example_workspace
 
 ODD = [
@@ -110,10 +111,10 @@ class Doors:
     def __init__(self, folder: Path, chance: random.Random):
         self.folder, self.chance = folder, chance
         self.workspace = example_workspace()
-        self.flow = maf(3, bijectors=1, hidden=(8,))
+        self.flow = maf(3, transforms=1, hidden=(8,))
         self.flow.save(folder / "flow")
         coordinates = Coordinates({"x": "log(x / m)"}, {"x": (1.0, 9.0)}, ["m"])
-        ConditionalFlow(coordinates, ["m"], {"m": (2.0, 5.0)}, [maf(1, 1, bijectors=1, hidden=(8,))]).save(
+        ConditionalFlow(coordinates, ["m"], {"m": (2.0, 5.0)}, [maf(1, 1, transforms=1, hidden=(8,))]).save(
             folder / "conditional"
         )
         ConditionalDensity1D("x", (0.0, 1.0), {"m": (0.0, 1.0)}).save(folder / "head")
@@ -126,7 +127,7 @@ class Doors:
         }  # fmt: skip
         self.sweep = {"notebook": "inferno", "scale": "smoke", "fixed": {}, "grid": {}, "seeds": [1, 2]}
         self.defaults = {name: record.parameters_of(record.find(name)) for name in experiment.papers()}
-        self.events = torch.rand(40, 3, generator=torch.Generator().manual_seed(1))
+        self.events = torch.rand(40, 3, seed=1)
         self.dijets = dijet.samples()["background"].x[:30]
 
     def a_workspace(self) -> None:
@@ -253,7 +254,7 @@ class Doors:
 
     def events_of_a_likelihood(self) -> None:
         chance, weights = self.chance, None
-        x = torch.rand(50, 1, generator=torch.Generator().manual_seed(1)) * 500 + 50
+        x = torch.rand(50, 1, seed=1) * 500 + 50
         if chance.random() < 0.5:
             x = odd_numbers(x, chance)
         else:

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from hepinf.runs.cli import main
 from hepinf.core.errors import RunError
+from hepinf.runs.cli import main
 from hepinf.runs.notebook import store
 from hepinf.runs.record import read_result
 

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hepinf.core.errors import RunError
+from hepinf.core.errors import RunError, UsageError
 from hepinf.runs.notebook import check, literal, matched, papers, store
-from hepinf.core.errors import UsageError
 from hepinf.runs.record import Run, parameters_of, read_result, results_table
 
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from frozen import differences, read, sweep_numbers
 
+from hepinf.core.errors import RunError
 from hepinf.runs import worker as point
 from hepinf.runs.cli import main
-from hepinf.core.errors import RunError
 from hepinf.runs.notebook import papers
 from hepinf.runs.record import papers_folder, read_result
 from hepinf.runs.sweep import find_sweep, points, read_sweep
