@@ -31,13 +31,14 @@ from hepinf.binned.processes import Parameter
 from hepinf.binned.processes import Process
 from hepinf.binned.processes import Variation
 from hepinf.diagnostics.c2st import c2st
-from hepinf.diagnostics.calibration import calibration
+from hepinf.diagnostics.calibration import calibration_curve
 from hepinf.diagnostics.calibration import contraction
-from hepinf.diagnostics.calibration import rank_test
-from hepinf.diagnostics.calibration import ranks
+from hepinf.diagnostics.calibration import sbc_test
+from hepinf.diagnostics.calibration import sbc_ranks
 from hepinf.diagnostics.calibration import tarp_ranks
-from hepinf.diagnostics.two_sample import frobenius
-from hepinf.diagnostics.two_sample import hpdi_error
+from hepinf.diagnostics.hpd import hpdi_error
+from hepinf.diagnostics.latent import latent_normality
+from hepinf.diagnostics.two_sample import correlation_distance
 from hepinf.diagnostics.two_sample import ks
 from hepinf.diagnostics.two_sample import sliced_wasserstein
 from hepinf.diagnostics.two_sample import wasserstein
@@ -47,15 +48,14 @@ from hepinf.flows.flow import coupling_flow
 from hepinf.flows.flow import maf
 from hepinf.flows.splines import rational_quadratic
 from hepinf.flows.splines import rational_quadratic_inverse
-from hepinf.infer.hmc import Posterior
 from hepinf.infer.hmc import hmc
 from hepinf.infer.hypotest import discovery
-from hepinf.infer.hypotest import hypothesis_test
-from hepinf.infer.hypotest import upper_limit
-from hepinf.infer.intervals import goodness_of_fit
-from hepinf.infer.intervals import impacts
+from hepinf.infer.hypotest import hypotest
+from hepinf.infer.upper_limit import upper_limit
+from hepinf.infer.goodness import goodness_of_fit
+from hepinf.infer.impacts import impacts
 from hepinf.infer.intervals import interval
-from hepinf.infer.mle import maximum_likelihood
+from hepinf.infer.mle import fit as maximise
 from hepinf.posterior.correction import correct
 from hepinf.posterior.joint import Joint
 from hepinf.posterior.joint import negative_binomial
@@ -80,28 +80,28 @@ from hepinf.stats.importance import importance_ess
 from hepinf.stats.importance import kl_forward
 from hepinf.stats.importance import kl_forward_weighted
 from hepinf.stats.importance import kl_reverse
-from hepinf.stats.importance import latent_test
 from hepinf.stats.importance import log_evidence
 from hepinf.stats.importance import pareto_k
 from hepinf.stats.importance import resample
 from hepinf.stats.importance import weighted_moments
 from hepinf.stats.importance import weighted_quantiles
-from hepinf.stats.priors import Bounded
 from hepinf.stats.priors import Gamma
 from hepinf.stats.priors import LogNormal
 from hepinf.stats.priors import Normal
 from hepinf.stats.priors import Poisson
-from hepinf.stats.priors import Whitening
+from hepinf.stats.priors import TruncatedNormal
+from hepinf.stats.priors import Uniform
+from hepinf.stats.whitening import Whitening
 from hepinf.stats.toys import coverage
 from hepinf.stats.toys import effective_bins
 from hepinf.stats.toys import median_band
 from hepinf.stats.toys import pull_summary
-from hepinf.summaries.fisher import InfernoLoss
+from hepinf.summaries.losses import InfernoLoss
 from hepinf.summaries.fisher import sigma_mu
-from hepinf.summaries.fisher import tangent_response
-from hepinf.summaries.fisher import uncertainty
+from hepinf.summaries.losses import tangent_response
+from hepinf.summaries.fisher import expected_uncertainty
 from hepinf.summaries.histogram import GRADIENTS
-from hepinf.summaries.histogram import hard_counts
+from hepinf.summaries.histogram import bin_counts
 from hepinf.summaries.histogram import histogram
 from hepinf.summaries.histogram import softmax_bins
 from hepinf.train.config import TrainConfig
@@ -212,29 +212,29 @@ def likelihood(stem: str = "") -> Numbers:
 
 def fit(stem: str = "") -> Numbers:
     model = workspace(stem)
-    best = maximum_likelihood(model)
-    assert not best.failures()
-    pulls = best.pulls[0][model.constrained]
+    best = maximise(model)
+    assert best.ok
+    pulls = best.pulls[model.constrained]
     found: Numbers = {"log L": values(best.log_prob), "length of the pulls": values(pulls.norm())}
     if model.poi is None:
         return found
-    sigma = best.sigma[best.index(model.poi)]
-    ends = interval(model, model.poi, best=best)
-    assert not ends.problem
+    sigma = best.error[best.index(model.poi)]
+    ends = interval(model, model.poi, fit=best)
+    assert ends.ok
     found |= {"strength / sigma": values(best[model.poi] / sigma), "log sigma": values(sigma.log())}
     return found | {f"{side} end / sigma": values(getattr(ends, side) / sigma) for side in ("low", "high")}
 
 
 def limit(stem: str = "") -> Numbers:
     found = upper_limit(workspace(stem))
-    assert not found.problem
+    assert found.ok
     return {"observed": values(found.observed), "expected": values(found.expected)}
 
 
 def more_of_the_example() -> Numbers:
     """What else a fit gives, of the small workspace."""
     model = workspace("")
-    tested, signal = hypothesis_test(model, torch.tensor([0.5, 1.0, 2.0]).double()), discovery(model)
+    tested, signal = hypotest(model, torch.tensor([0.5, 1.0, 2.0]).double()), discovery(model)
     moved, quality = impacts(model), goodness_of_fit(model)
     return {
         "CLs": values(tested.cls),
@@ -253,11 +253,11 @@ def more_of_the_example() -> Numbers:
 
 def toys() -> Numbers:
     model = counting_model()
-    counts, auxiliary = model.sample(model.nominal.repeat(100, 1), generator(0))
-    fits = maximum_likelihood(model, counts, auxdata=auxiliary)
-    assert not fits.failures()
+    counts, auxiliary = model.sample(model.nominal.repeat(100, 1), seed=0)
+    fits = maximise(model.at(counts, auxiliary))
+    assert fits.ok
     return {
-        "expected uncertainty": uncertainty(model, "mu")[0],
+        "expected uncertainty": float(expected_uncertainty(model, "mu")),
         "counts of the first three": values(counts[:3]),
         "auxiliary counts of the first three": values(auxiliary[:3]),
         "mean of mu": values(fits["mu"].mean()),
@@ -270,9 +270,8 @@ def toys() -> Numbers:
 def first_draws() -> Numbers:
     """After that chains go their own ways: rounding errors grow from trajectory to trajectory."""
     model = workspace("")
-    posterior = Posterior(model, maximum_likelihood(model))
-    options = {"draws": 4, "warmup": 20, "chains": 2, "bounds": posterior.bounds, "seed": 1}
-    drawn = hmc(posterior, posterior.start, names=posterior.names, **options)
+    posterior = model.at().starting_at(maximise(model).theta)
+    drawn = hmc(posterior, draws=4, warmup=20, chains=2, seed=1)
     return {
         "draws": values(drawn.theta),
         "log density": values(drawn.log_prob),
@@ -288,8 +287,8 @@ PRIORS = {
     "Normal": Normal(1.0, 0.3),
     "Gamma": Gamma(1.25, 4.0),
     "LogNormal": LogNormal(1.0, 0.27),
-    "Bounded flat": Bounded(0.0, 3.0),
-    "Bounded normal": Bounded(0.0, 3.0, 1.0, 0.8),
+    "Bounded flat": Uniform(0.0, 3.0),
+    "Bounded normal": TruncatedNormal(0.0, 3.0, 1.0, 0.8),
 }
 
 
@@ -329,7 +328,7 @@ def histograms() -> Numbers:
             found |= {f"{kind}, {outside}: counts": values(counts), f"{kind}, {outside}: slopes": values(slope[:20])}
     outputs = normal(200, 4, seed=3)
     found["softmax"] = values(softmax_bins(outputs, 0.3).sum(0))
-    return found | {"hard": values(hard_counts(outputs.argmax(-1), 4, weights))}
+    return found | {"hard": values(bin_counts(outputs.argmax(-1), 4, weights))}
 
 
 def summaries() -> Numbers:
@@ -342,13 +341,15 @@ def summaries() -> Numbers:
         best, _ = partition(benchmark, 30)
         network = MLP((3, 30, 10), seed=3).double()
         response = tangent_response(lambda x, b=benchmark: shift_tangents(x, b.shapes)) if benchmark.shapes else None
-        loss = InfernoLoss(50.0, 1000.0, benchmark.prior, "b" in benchmark.floating, response)
+        loss = InfernoLoss(
+            50.0, 1000.0, benchmark.prior, background_floats="b" in benchmark.floating, response=response
+        )
         value = loss(network, events, 0.0)
         slopes = torch.autograd.grad(value, list(network.parameters())[:-1])
         found |= {
-            f"benchmark {k}: classifier": templates.sigma(benchmark)[0],
+            f"benchmark {k}: classifier": float(templates.sigma(benchmark)),
             f"benchmark {k}: unbinned": benchmark.sigma(exact),
-            f"benchmark {k}: best ten bins": best.sigma,
+            f"benchmark {k}: best ten bins": float(best["s"]),
             f"benchmark {k}: bound": best.bound,
             f"benchmark {k}: loss": values(value),
             f"benchmark {k}: length of its gradient": values(sum(slope.square().sum() for slope in slopes).sqrt()),
@@ -418,7 +419,7 @@ def corrected() -> Numbers:
     mean, sd = found.moments()
     return {
         "mean and width": values(torch.cat([mean, sd])),
-        "quantiles": values(found.quantiles()),
+        "quantiles": values(found.quantiles().T),
         "effective sample size": [found.ess.value, found.ess.error],
         "log evidence": [found.log_evidence.value, found.log_evidence.error],
     }
@@ -523,7 +524,7 @@ def distances() -> Numbers:
     found = {
         "Kolmogorov-Smirnov": ks(x, y, batches=10),
         "Wasserstein": wasserstein(x, y),
-        "Frobenius": frobenius(x, y),
+        "Frobenius": correlation_distance(x, y),
         "sliced Wasserstein": sliced_wasserstein(x, y, projections=20),
     }
     for kind, multimodal in (("shortest", False), ("pieces", True)):
@@ -534,14 +535,14 @@ def distances() -> Numbers:
 
 def classifier() -> Numbers:
     found = c2st(*two_samples(), epochs=3, hidden=(16,), seed=1)
-    return {"area": found.auc, "accuracy": found.accuracy, "log ratio": found.log_ratio}
+    return {"area": found.auc.value, "accuracy": found.accuracy.value, "log ratio": found.log_ratio.value}
 
 
 def trained_summary() -> Numbers:
     """INFERNO's loss of its second benchmark along a short training."""
     events = {"signal": sample_signal(500, generator(1)), "background": sample_background(500, generator(2))}
     response = tangent_response(lambda x: shift_tangents(x, BENCHMARKS[1].shapes))
-    loss = InfernoLoss(50.0, 1000.0, BENCHMARKS[1].prior, False, response)
+    loss = InfernoLoss(50.0, 1000.0, BENCHMARKS[1].prior, background_floats=False, response=response)
     config = TrainConfig(batch_size=250, epochs=5, lr=1e-3, progress=False)
     history = train(loss, [MLP((3, 20, 10), seed=3)], events, config, seeds=[1])
     return {"losses": [epoch[0] for epoch in history.loss]}
@@ -550,11 +551,11 @@ def trained_summary() -> Numbers:
 def importance() -> Numbers:
     x, (log_w, log_ratio) = normal(500, 2, seed=23), (0.7 * normal(2, 500, seed=24)).unbind()
     mean, covariance = weighted_moments(x, log_w)
-    test = latent_test(x)
+    test = latent_normality(x)
     estimates = {
         "effective sample size": importance_ess(log_w),
         "evidence": log_evidence(log_w),
-        "evidence, bootstrap": log_evidence(log_w, 20),
+        "evidence, bootstrap": log_evidence(log_w, resamples=20),
         "KL of true events": kl_forward(log_ratio, log_evidence(log_w)),
         "KL of weighted events": kl_forward_weighted(log_w),
         "reverse KL": kl_reverse(log_w),
@@ -565,24 +566,28 @@ def importance() -> Numbers:
         "first events drawn": values(resample(log_w, 20)),
         "mean": values(mean),
         "covariance": values(covariance),
-        "quantiles": values(weighted_quantiles(x, log_w, [0.16, 0.5, 0.84])),
+        "quantiles": values(weighted_quantiles(x, log_w, [0.16, 0.5, 0.84]).T),
         "latent test": [test.radius, test.radius_p, test.bonferroni_p, test.fisher_p, test.correlation_p, test.p],
     }
 
 
 def calibrated() -> Numbers:
     truth, drawn = normal(60, 3, seed=25), 1.1 * normal(60, 50, 3, seed=26)
-    r = ranks(truth, drawn, generator(27))
-    found = calibration(r, repeats=20, seed=1)
-    p, p_all = rank_test(r)
+    r = sbc_ranks(truth, drawn, seed=27)
+    found = calibration_curve(r, repeats=20, seed=1)
+    uniform = sbc_test(r)
     shrink, z = contraction(2 * truth, drawn)
     return {
         "ranks": values(r[:5]),
-        "errors": [found.max_median, found.max_max, *found.perfect_median, *found.perfect_max],
+        "errors": [
+            *(found.max_median, found.max_max),
+            *(found.perfect_median, found.median_limit),
+            *(found.perfect_max, found.max_limit),
+        ],
         "curve": values(found.error[49]),
         "band": values(found.band[49]),
-        "uniform": [*p.tolist(), p_all],
-        "ranks of distances": values(tarp_ranks(truth, drawn, generator(28))[:5]),
+        "uniform": [*uniform.each.tolist(), uniform.p],
+        "ranks of distances": values(tarp_ranks(truth, drawn, seed=28)[:5]),
         "contraction": values(shrink),
         "z-scores": values(z[0]),
     }
@@ -590,10 +595,11 @@ def calibrated() -> Numbers:
 
 def metrics() -> Numbers:
     x = normal(40, seed=29)
+    pulls = pull_summary(x)
     return {
         "median": list(median_band(x)),
         "coverage": list(coverage(x.abs() < 1)),
-        "pulls": list(pull_summary(x).values()),
+        "pulls": [pulls.mean.value, pulls.mean.error, pulls.sd.value, pulls.sd.error],
         "effective bins": values(effective_bins(x.abs().reshape(4, 10))),
     }
 

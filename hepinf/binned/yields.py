@@ -78,6 +78,11 @@ class Yields:
         self._compile_rates(samples, device, RATE_CODES[rate_code])
         self._compile_factors(samples, device)
 
+    @property
+    def differentiable(self) -> tuple[Tensor, ...]:
+        "The tensors through which a gradient can reach a template."
+        return (self.nominal, self.linear, self.curved)
+
     def _compile_shapes(self, samples: Sequence[Sample], device: torch.device) -> None:
         # one feature for every way in which a parameter is used; nearly always one a parameter
         keys = sorted({(x.code, x.parameter, x.centre, x.step) for s in samples for x in s.shapes})

@@ -9,6 +9,7 @@ __all__ = ['replacing', 'write_bytes', 'write_text', 'write_json', 'write_figure
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,27 @@ def replacing(
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+# %% ../../nbs/01_core/04_io.ipynb #replacing-folder
+@contextmanager
+def replacing_folder(
+    folder: Path,  # its parents are made if need be
+) -> Iterator[Path]:
+    "A temporary folder beside `folder` that takes its place when the block ends well, and is removed otherwise."
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        work.chmod(0o755)
+        yield work
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            os.replace(folder, old / "old")
+            os.replace(work, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(work, folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 # %% ../../nbs/01_core/04_io.ipynb #writers
 def write_bytes(path: Path, data: bytes) -> None:

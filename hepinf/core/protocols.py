@@ -58,6 +58,14 @@ class Likelihood(LogDensity, Protocol):
         "Some data sets of a flattened likelihood; for separable ones."
         ...
 
+    def with_point_axis(self) -> "Likelihood":
+        "The same data with one more axis at the end of the batch, for several points each; for separable ones."
+        ...
+
+    def softened(self, size: float) -> "Likelihood | None":
+        "The same with barriers of this height in place of walls where log L jumps to minus infinity; None: no walls."
+        ...
+
     def depends_on_gradients(self, theta: Tensor) -> bool:
         "Whether log L hangs on something besides theta that wants gradients, such as a template."
         ...

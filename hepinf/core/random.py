@@ -16,19 +16,19 @@ Seed = int | torch.Generator
 
 def as_generator(
     seed: Seed,  # a whole number, or a generator that is advanced
-    device: torch.device | str = "cpu",  # where the numbers are needed
+    device: torch.device | str | None = None,  # where the numbers are needed; None: where the generator is, or the CPU
 ) -> torch.Generator:
     """The generator for a seed.
 
     Raises: InputError for anything else, and for a generator of another kind of device.
     """
     if isinstance(seed, torch.Generator):
-        if seed.device.type != torch.device(device).type:
+        if device is not None and seed.device.type != torch.device(device).type:
             raise InputError(f"seed: a generator on {seed.device} cannot draw numbers on {device}")
         return seed
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise InputError(f"seed: a whole number or a torch.Generator is needed, not {seed!r}")
-    return torch.Generator(device).manual_seed(seed)
+    return torch.Generator("cpu" if device is None else device).manual_seed(seed)
 
 # %% ../../nbs/01_core/02_random.ipynb #spawn
 def spawn(

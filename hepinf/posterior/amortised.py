@@ -23,13 +23,14 @@ from ..binned.storage import pack_model, unpack_model
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import unknown_name
 from ..core.errors import InputError
-from ..diagnostics.two_sample import hpdi
+from ..core.protocols import Prior
+from ..diagnostics.hpd import hpdi
+from ..diagnostics.latent import latent_normality
 from .correction import Corrected, correct
 from .encoder import Condition, Conditioner
 from .joint import Joint
 from .network import PRESETS, Fresh, Network, build, prepare
-from ..stats.importance import latent_test
-from ..stats.priors import Prior
+from ..stats.priors import pack_prior, unpack_prior
 from ..train.config import TrainConfig
 from ..train.history import History
 from ..train.loop import train
@@ -345,7 +346,7 @@ def train_posterior(
 
     def validate(network):
         z, log_det = network(held[0], held[1], True)
-        radius[0] = latent_test(z).radius
+        radius[0] = latent_normality(z).radius
         normal = 0.5 * z.square().sum(1) + 0.5 * math.log(2 * math.pi) * z.shape[1]
         return (normal - log_det - held[2]).mean()
 
@@ -388,10 +389,7 @@ def save_posterior(posterior: AmortisedPosterior, folder: str | Path) -> Path:
     tensors = {f"model/{name}": x for name, x in tensors.items()}
     tensors |= {f"network/{name}": x for name, x in posterior.network.state_dict().items()}
     tensors |= {f"conditioner/{name}": x for name, x in posterior.conditioner.state_dict().items()}
-    priors = {name: [type(prior).__name__, *vars(prior).values()] for name, prior in joint.priors.items()}
-    priors = {
-        name: [x if not isinstance(x, float) or math.isfinite(x) else str(x) for x in p] for name, p in priors.items()
-    }
+    priors = {name: pack_prior(prior) for name, prior in joint.priors.items()}
     content = {"config": posterior.config, "interest": joint.interest, "mc": joint.mc, "priors": priors, "model": model}
     return write_artefact(folder, "posterior", tensors, content)
 
@@ -405,11 +403,7 @@ def load_posterior(folder: str | Path, device: torch.device | str | None = None)
             part, rest = name.split("/", 1)
             parts[part][rest] = x
         model = unpack_model(parts["model"], card["model"], device)
-        kinds = {kind.__name__: kind for kind in Prior.__args__}
-        priors = {
-            name: kinds[kind](*(float(x) if isinstance(x, str) else x for x in numbers))
-            for name, (kind, *numbers) in card["priors"].items()
-        }
+        priors = {name: unpack_prior(content) for name, content in card["priors"].items()}
         joint = Joint(model, priors, card["interest"], card["mc"])
         sizes = ("newton_steps", "blocks", "hidden", "embedding")
         require_sizes({name: card["config"][name] for name in sizes}, tensors)

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.results import Estimate
 from ..infer.hmc import hmc
 from .joint import Joint
 from hepinf.stats.importance import (
-    Estimate,
+    WeightedEstimate,
     importance_ess,
     log_evidence,
     resample,
@@ -113,8 +114,8 @@ class Corrected:
     x: Float[Tensor, "points dim"]  # in the parameters' own units
     z: Float[Tensor, "points dim"]  # whitened
     log_weights: Float[Tensor, " points"]
-    ess: Estimate  # of the importance weights, as a fraction of the points; its `khat` is their tail index
-    log_evidence: Estimate  # log p(counts), by importance sampling
+    ess: WeightedEstimate  # of the importance weights, as a fraction of the points; its `khat` is their tail index
+    log_evidence: WeightedEstimate  # log p(counts), by importance sampling
     method: str  # "importance" or "hmc"
     message: str  # what had to be done, empty if the first weights were good
     shift: Estimate | None = None  # largest that Laplace's approximation makes, in standard deviations; None: not used
@@ -124,13 +125,13 @@ class Corrected:
         mean, covariance = weighted_moments(self.x, self.log_weights)
         return mean, covariance.diagonal().sqrt()
 
-    def quantiles(self, levels: Sequence[float] = (0.16, 0.5, 0.84)) -> Float[Tensor, "levels dim"]:
+    def quantiles(self, levels: Sequence[float] = (0.16, 0.5, 0.84)) -> Float[Tensor, "dim levels"]:
         "Quantiles of each parameter."
         return weighted_quantiles(self.x, self.log_weights, levels)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n dim"]:
         "Points with equal weights, drawn with replacement."
-        return self.x[resample(self.log_weights, n, generator)]
+        return self.x[resample(self.log_weights, n, seed=0 if generator is None else generator)]
 
 
 def laplace_shift(
@@ -201,8 +202,8 @@ def correct(
     if bad and fallback:
         samples = hmc(joint.at(counts), centre, draws=draws, warmup=300, chains=32, names=joint.names, seed=seed)
         messages[-1] += ": the posterior was sampled by Hamiltonian Monte Carlo instead"
-        if samples.problems():
-            messages[-1] += f" ({samples.problems()})"
+        if samples.problems:
+            messages[-1] += f" ({'; '.join(samples.problems)})"
         z = samples.flat()[:, joint.nuisances :]
         log_w = torch.zeros(len(z), dtype=torch.float64, device=z.device)
     message = "; ".join(messages)
@@ -213,13 +214,13 @@ def correct(
     return Corrected(names, joint.of_interest(z)[0], z, log_w, ess, evidence, method, message, shift)
 
 
-def _weights(log_w: Tensor) -> tuple[Tensor, Estimate, Estimate]:
+def _weights(log_w: Tensor) -> tuple[Tensor, WeightedEstimate, WeightedEstimate]:
     "Log weights without infinities, their effective sample size, and the evidence."
     log_w = torch.where(torch.isfinite(log_w), log_w, -math.inf)
     if int(torch.isfinite(log_w).sum()) < 50:
-        return log_w, Estimate(0.0, 0.0, khat=math.inf), Estimate(math.nan, math.inf, khat=math.inf)
+        return log_w, WeightedEstimate(0.0, 0.0, khat=math.inf), WeightedEstimate(math.nan, math.inf, khat=math.inf)
     return log_w, importance_ess(log_w), log_evidence(log_w)
 
 
-def _bad(ess: Estimate) -> bool:
+def _bad(ess: WeightedEstimate) -> bool:
     return ess.value < FEWEST or ess.khat > HEAVY

@@ -19,8 +19,9 @@ from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
 from ..core.errors import InputError
 from ..stats.priors import Normal
-from ..summaries.histogram import hard_counts
-from ..summaries.partition import best_cells, binned_sigma
+from ..summaries.histogram import bin_counts
+from ..summaries.partition import best_partition, binned_uncertainty
+from ..summaries.score import Intensity
 from ..summaries.simulation import Shift, Simulation
 
 # %% ../../nbs/14_problems/02_blobs2d.ipynb #blob
@@ -72,6 +73,16 @@ class Toy:
         "`1 / sd^2` of each parameter: 0 for the strengths, 1 for the nuisances."
         return torch.tensor([0.0] * len(self.signals) + [1.0] * len(self.nuisances), dtype=torch.float64)
 
+    def intensity(
+        self,
+        derivatives: Float[Tensor, "parameters points"],
+        density: Float[Tensor, " points"],
+        volume: Float[Tensor, " points"],
+    ) -> Intensity:
+        "Derivatives and expectation at points, with the names and constraints of the parameters."
+        names = (*(blob.name for blob in self.signals), *self.nuisances)
+        return Intensity(derivatives, density, volume, self.prior.to(density.device), names)
+
     @property
     def variants(self) -> tuple[Float[Tensor, "variants 2"], Float[Tensor, " variants"]]:
         "Centres and expected events of all processes, then of (down, up) of each moved background."
@@ -92,9 +103,10 @@ class Toy:
     def sigmas(self, counts: Float[Tensor, "variants bins"]) -> Sigmas:
         "Exact uncertainties with bins that expect `counts`; NaN where the information is singular."
         slopes, expected = self.slopes(counts.double())
-        each, n = torch.arange(len(expected), device=counts.device), len(self.signals)
-        prior, one = self.prior.to(counts.device), torch.ones_like(expected)
-        return Sigmas(*binned_sigma(slopes, expected, one, prior, each, len(each), range(n)))
+        each, one = torch.arange(len(expected), device=counts.device), torch.ones_like(expected)
+        pois = [blob.name for blob in self.signals]
+        sigma = binned_uncertainty(self.intensity(slopes, expected, one), each, len(each), pois)
+        return Sigmas(sigma.total, sigma.statistical)
 
 
 BINARY = Toy((Blob("signal", (0.0, 0.0), 50.0),), (Blob("background", (1.0, 1.0), 1000.0, (0.0, 1.0)),))
@@ -190,7 +202,7 @@ def counts(
     image = index.reshape(1, n, n).float()
     largest, smallest = (sign * torch.nn.functional.max_pool2d(sign * image, 3, 1, 1) for sign in (1, -1))
     mixed = (largest != smallest).reshape(-1)
-    whole = [hard_counts(index[~mixed], bins, torch.outer(a, b).reshape(-1, 1)[~mixed])[0] for a, b in zip(*mass)]
+    whole = [bin_counts(index[~mixed], bins, torch.outer(a, b).reshape(-1, 1)[~mixed])[0] for a, b in zip(*mass)]
     found = torch.stack(whole)
     middle, mass = _pixels(toy, n * divide)
     offset = torch.arange(divide)
@@ -199,7 +211,7 @@ def counts(
         corners = [middle[0][row][:, :, None], middle[1][column][:, None, :]]
         index = _classify(summary, torch.stack(torch.broadcast_tensors(*corners), -1).reshape(-1, 2), bins)
         for v, (a, b) in enumerate(zip(*mass)):
-            found[v] += hard_counts(index, bins, (a[row][:, :, None] * b[column][:, None, :]).reshape(-1, 1))[0]
+            found[v] += bin_counts(index, bins, (a[row][:, :, None] * b[column][:, None, :]).reshape(-1, 1))[0]
     return found * toy.variants[1][:, None]
 
 
@@ -251,7 +263,8 @@ def best_summary(
     "The summary (events (n, 2) -> bin) with the smallest sum of total uncertainties found for so many bins."
     x, area = grid(toy, n)
     slopes, density = toy.slopes(intensities(toy, x))
-    cells = best_cells(slopes, density, area, toy.prior, bins, range(len(toy.signals)), starts=starts, seed=seed)
+    pois = [blob.name for blob in toy.signals]
+    cells = best_partition(toy.intensity(slopes, density, area), bins, pois=pois, starts=starts, seed=seed)
 
     def summary(x: Float[Tensor, "points 2"]) -> Int[Tensor, " points"]:
         return cells.assign_points(*toy.slopes(intensities(toy, x)))

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
+from ..core.likelihood import as_likelihood
 from ..infer.hmc import hmc
-from ..infer.mle import maximum_likelihood
+from ..infer.mle import fit as maximise
 
 # %% ../../nbs/14_problems/05_lhc_toy.ipynb #shape
 def _powers(d: Tensor) -> Tensor:
@@ -229,7 +230,7 @@ def _sobol(dimensions: int, n: int, seed: int, device: torch.device) -> Tensor:
 # %% ../../nbs/14_problems/05_lhc_toy.ipynb #marginal
 def _proposal(toy: ToyLikelihood) -> _Gaussian:
     "Gaussian for the global parameters."
-    fit = maximum_likelihood(lambda phi: log_prob_globals(toy, phi), start=toy.nominal[:5])
+    fit = maximise(as_likelihood(lambda phi: log_prob_globals(toy, phi), toy.nominal[:5]))
     rough = _Gaussian(fit.theta.detach(), 1.5 * fit.covariance.detach())
     x, log_density = rough.draw(_sobol(5, 2048, 0, toy.nominal.device))
     mean, covariance = _moments(x, log_prob_globals(toy, x) - log_density)
@@ -302,7 +303,7 @@ def log_evidence(
             return x, toy(x) - log_density
 
         with torch.enable_grad():
-            fit = maximum_likelihood(toy, start=toy.nominal)
+            fit = maximise(toy)
         gaussian = _Gaussian(fit.theta.detach(), fit.covariance.detach())
         for size in (30_000, 100_000):
             gaussian = _Gaussian(*_moments(*weigh(gaussian, size)))
@@ -330,7 +331,7 @@ def _draw(toy: ToyLikelihood, n: int, seed: int) -> Tensor:
         size = n * (k + 1) // blocks - n * k // blocks
         chains = min(CHAINS, max(1, size // 20))
         draws = -(-size // chains) * THIN
-        run = hmc(toy, toy.nominal, draws=draws, chains=chains, bounds=toy.bounds, names=NAMES, seed=seeds[k], **HMC)
+        run = hmc(toy, draws=draws, chains=chains, seed=seeds[k], **HMC)
         kept = run.theta[THIN - 1 :: THIN].flatten(0, 1)
         generator = torch.Generator().manual_seed(seeds[-1] + k)
         parts.append(kept[torch.randperm(len(kept), generator=generator)[:size]])

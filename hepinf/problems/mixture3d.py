@@ -23,9 +23,10 @@ from ..binned.processes import Parameter, Process, Variation
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..stats.priors import Normal
-from ..summaries.fisher import uncertainty, variance
-from ..summaries.histogram import hard_counts
-from ..summaries.score import Partition, best_partition
+from ..summaries.fisher import ExpectedUncertainty, expected_uncertainty, profiled_variance
+from ..summaries.histogram import bin_counts
+from ..summaries.partition import Partition, best_intervals
+from ..summaries.score import Intensity
 
 # %% ../../nbs/14_problems/01_mixture3d.ipynb #benchmarks
 NAMES = ("s", "r", "lambda", "b")
@@ -54,7 +55,8 @@ class Benchmark:
     def sigma(self, information: Float[Tensor, "4 4"]) -> float:
         "Standard deviation of s from an information matrix in all of (s, r, lambda, b), without constraints."
         at = torch.tensor([NAMES.index(n) for n in self.floating])
-        return math.sqrt(float(variance(information[at][:, at] + torch.diag(self.prior))))
+        matrix = information[at][:, at] + torch.diag(self.prior)
+        return math.sqrt(float(profiled_variance(matrix, "s", names=self.floating)))
 
 
 BENCHMARKS = (
@@ -205,9 +207,9 @@ class Templates:
             parameters.append(Parameter(name, value, constraint=constraint, unit=UNIT[name]))
         return BinnedModel(processes, parameters, response)
 
-    def sigma(self, benchmark: Benchmark) -> tuple[float, str]:
+    def sigma(self, benchmark: Benchmark) -> ExpectedUncertainty:
         "Expected standard deviation of s, or infinity and the reason."
-        return uncertainty(self.model(benchmark), "s")
+        return expected_uncertainty(self.model(benchmark), "s")
 
 # %% ../../nbs/14_problems/01_mixture3d.ipynb #mc
 def templates_from_events(
@@ -226,7 +228,7 @@ def templates_from_events(
 
     def histogram(events: Tensor) -> Tensor:
         index = torch.cat([summary(part) for part in events.split(100_000)])
-        return hard_counts(index, bins)[0] / len(events)
+        return bin_counts(index, bins)[0] / len(events)
 
     with torch.no_grad():
         return Templates.around(
@@ -245,7 +247,7 @@ def templates_from_points(
     "Templates of a hard summary by deterministic integration of the densities."
 
     def histogram(density: Tensor) -> Tensor:
-        return hard_counts(index, bins, (density * w)[:, None])[0]
+        return bin_counts(index, bins, (density * w)[:, None])[0]
 
     return Templates.around(
         histogram(signal_density(x)), lambda r, rate: histogram(background_density(x, r, rate)), r, rate
@@ -279,5 +281,5 @@ def partition(benchmark: Benchmark, n: int = 150, bins: int = 10) -> tuple[Parti
     x, w = grid(n)
     nu, derivatives = intensity(x)
     floating = derivatives[[NAMES.index(name) for name in benchmark.floating]]
-    best = best_partition(floating, nu, w, benchmark.prior, bins)
+    best = best_intervals(Intensity(floating, nu, w, benchmark.prior, benchmark.floating), bins, poi="s")
     return best, templates_from_points(best.index, x, w, bins)

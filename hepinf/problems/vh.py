@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
+from ..core.protocols import Prior
 from ..posterior.joint import Joint
-from ..stats.priors import Gamma, LogNormal, Normal, Prior
+from ..stats.priors import Gamma, LogNormal, Normal
 
 # %% ../../nbs/14_problems/03_vh.ipynb #numbers
 SIGNALS = ("ggZH", "qqZH", "qqWH")

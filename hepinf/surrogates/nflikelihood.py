@@ -18,15 +18,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.artefacts import read_artefact, write_artefact
-from ..core.checkpoint import digest
+from ..core.checkpoint import tensor_digest
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
-from ..diagnostics.two_sample import hpdi
+from ..diagnostics.hpd import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
 from ..flows.sparse import count_leading, dependence_order
 from ..flows.training import ExactDensity, anchors, learn_density
 from ..infer.intervals import Profile, profile
-from ..infer.mle import FitResult, maximum_likelihood
+from ..infer.mle import fit
+from ..infer.result import FitResult
 from ..stats.importance import importance_ess, log_evidence, pareto_k, resample
 from ..stats.priors import Normal
 from .certificate import Certificate, certify_density
@@ -142,7 +143,7 @@ class NFLikelihood:
         if context is not None and context.numel() > self.flow.context_size:
             raise InputError("sample: another prior and several contexts do not go together; use given(context)")
         points = self.flow.sample(4 * n, context, seed=0 if generator is None else generator)
-        return points[resample(self._tilted(points), n, generator)]
+        return points[resample(self._tilted(points), n, seed=0 if generator is None else generator)]
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
@@ -308,7 +309,7 @@ def _training_card(samples: Tensor, history: History, settings: Mapping[str, Any
     return {
         **{name: settings[name] for name in kept},
         "events": len(samples),
-        "data": digest(samples),
+        "data": tensor_digest(samples),
         "curve": curve,
         "best_epoch": best,
     }
@@ -374,7 +375,7 @@ def best_fit(likelihood: NFLikelihood, *, draws: int = 2000, seed: int = 0, meth
     points = likelihood.sample(draws, generator=generator)
     with torch.no_grad():
         start = points[likelihood.log_prob(points).argmax()]
-        return maximum_likelihood(_double(likelihood), start=start, method=method, tolerance=TOLERANCE)
+        return fit(_double(likelihood), start=start, method=method, tolerance=TOLERANCE)
 
 
 def _double(likelihood: NFLikelihood) -> NFLikelihood:
@@ -409,7 +410,7 @@ def profile_parameter(
                 break
             # a learnt density has many small maxima: go on from the higher one that the scan found
             start = scan.theta[scan.scan.argmin()]
-            best = maximum_likelihood(precise, start=start, method=method, tolerance=TOLERANCE)
+            best = fit(precise, start=start, method=method, tolerance=TOLERANCE)
         return scan
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.checkpoint import digest, read_checkpoint, write_checkpoint
+from ..core.checkpoint import read_checkpoint, tensor_digest, write_checkpoint
 from ..core.checks import require_finite
 from ..core.errors import InputError, RunError
 from .batches import Batchable, DataSource, shuffled_batches, tensors_of
@@ -245,7 +245,7 @@ def train(
         stacked = next(networks[0].parameters()).device.type == "cuda"
     parts = [slice(None)] if stacked else [slice(i, i + 1) for i in range(len(networks))]
     path = None if config.checkpoint is None else Path(config.checkpoint)
-    hashes = {} if path is None else {key: digest(*tensors_of(x)) for key, x in task.samples.items()}
+    hashes = {} if path is None else {key: tensor_digest(*tensors_of(x)) for key, x in task.samples.items()}
     histories = []
     for k, part in enumerate(parts, 1):
         alone = len(parts) == 1

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..core.checkpoint import digest
+from ..core.checkpoint import tensor_digest
 from .batches import tensors_of
 from .config import name_of
 from .networks import FlatParameters
@@ -38,7 +38,7 @@ def checkpoint_configuration(
         "validate": name_of(task.validate),
         "regularised": None if regularised is None else [name for name in layout.shapes if regularised(name)],
         "architecture": {name: [str(x.dtype), *x.shape] for name, x in states[0].items()},
-        "initial weights": digest(*(x for state in states for x in state.values())),
+        "initial weights": tensor_digest(*(x for state in states for x in state.values())),
         "device": next(iter(states[0].values())).device.type,
     }
 

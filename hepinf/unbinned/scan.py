@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
-from ..infer.optimise import lbfgs
+from ..infer.lbfgs import lbfgs
 
 # %% ../../nbs/10_unbinned/04_scan.ipynb #result
 EDGE = 0.01  # of the box: a fit that ends so near to its side has run out of the trained region
@@ -81,10 +81,8 @@ def _climb(likelihood: Any, start: Tensor, tolerance: float, iterations: int) ->
         return value[None], (slope * unit)[None]
 
     u = ((start - low) / unit)[None]
-    end, value, *_ = lbfgs(
-        evaluate, u, torch.zeros_like(u), torch.full_like(u, 100.0), tolerance, iterations
-    )  # fmt: skip
-    return low + end[0] * unit, float(value)
+    ascent = lbfgs(evaluate, u, torch.zeros_like(u), torch.full_like(u, 100.0), tolerance, iterations)
+    return low + ascent.theta[0] * unit, float(ascent.log_prob)
 
 
 def coarse_points(likelihood: Any, n: int, seed: int = 0) -> Float[Tensor, "n parameters"]:

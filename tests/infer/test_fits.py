@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from hepinf.binned.model import BinnedModel
-from hepinf.infer.hypotest import discovery, hypothesis_test, upper_limit
-from hepinf.infer.mle import maximum_likelihood
+from hepinf.infer.hypotest import discovery, hypotest
+from hepinf.infer.mle import fit
+from hepinf.infer.upper_limit import upper_limit
 
 DATA = os.environ.get("HEPINF_DATA")
 PUBLISHED = sorted((Path(DATA) / "workspaces").glob("*.json")) if DATA else []
@@ -61,8 +62,8 @@ def test_hypothesis_tests_equal_pyhf(seed):
     workspace = counting_workspace(seed)
     ours, theirs = BinnedModel.from_workspace(workspace), pyhf.Workspace(workspace).model()
     data = pyhf.Workspace(workspace).data(theirs)
-    tested = hypothesis_test(ours, torch.tensor([0.5, 1.0, 2.0]))
-    assert not tested.problem
+    tested = hypotest(ours, torch.tensor([0.5, 1.0, 2.0]))
+    assert tested.ok
     for k, mu in enumerate((0.5, 1.0, 2.0)):
         observed, band = pyhf.infer.hypotest(mu, data, theirs, test_stat="qtilde", return_expected_set=True)
         assert float(tested.cls[k]) == pytest.approx(float(observed), abs=2e-4)
@@ -73,18 +74,18 @@ def test_hypothesis_tests_equal_pyhf(seed):
     if seed == 0:
         limit = upper_limit(ours)
         observed, expected = pyhf.infer.intervals.upper_limits.upper_limit(data, theirs, scan=None, rtol=1e-5)
-        assert not limit.problem and float(limit.observed) == pytest.approx(float(observed), rel=1e-3)
+        assert limit.ok and float(limit.observed) == pytest.approx(float(observed), rel=1e-3)
         assert limit.expected.tolist() == pytest.approx([float(value) for value in expected], rel=1e-3)
 
 
 def test_limits_of_many_data_sets_equal_those_one_by_one():
     model = BinnedModel.from_workspace(counting_workspace(1))
     truth = model.point(mu=1.0).expand(20, -1)
-    counts, auxdata = model.sample(truth, torch.Generator().manual_seed(0))
-    together = upper_limit(model, counts, auxdata=auxdata)
-    assert not together.problem
+    counts, auxdata = model.sample(truth, seed=0)
+    together = upper_limit(model.at(counts, auxdata))
+    assert together.ok
     for row in (0, 7, 19):
-        alone = upper_limit(model, counts[row], auxdata=auxdata[row])
+        alone = upper_limit(model.at(counts[row], auxdata[row]))
         torch.testing.assert_close(together.observed[row], alone.observed, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(together.expected[row], alone.expected, rtol=1e-4, atol=1e-5)
 
@@ -93,15 +94,15 @@ def test_limits_of_many_data_sets_equal_those_one_by_one():
 def test_published_likelihoods_are_fitted_as_well_as_pyhf_does(path):
     "Our -2 log L is never more than 1e-3 above pyhf's, and its toys all converge."
     model = BinnedModel.from_workspace(path)
-    ours = maximum_likelihood(model)
-    assert ours.converged, ours.failures()
+    ours = fit(model)
+    assert ours.converged, ours.problems
     workspace = pyhf.Workspace(json.loads(path.read_text()))
     pyhf.set_backend("pytorch", "scipy", precision="64b")
     theirs = workspace.model(poi_name=model.poi)
     _, reference = pyhf.infer.mle.fit(workspace.data(theirs), theirs, return_fitted_val=True)
     assert -2 * float(ours.log_prob) <= float(reference) + 1e-3
-    counts, auxdata = model.sample(ours.theta.expand(30, -1), torch.Generator().manual_seed(1))
-    toys = maximum_likelihood(model, counts, auxdata=auxdata)
-    assert toys.converged.all(), toys.failures()
+    repeated = model.at().toys(ours.theta.expand(30, -1), seed=1)
+    toys = fit(repeated)
+    assert toys.converged.all(), toys.problems
     # no toy ends below the point that it was made at
-    assert (toys.log_prob >= model.log_prob(ours.theta, counts, auxdata) - 1e-6).all()
+    assert (toys.log_prob >= repeated.log_prob(ours.theta) - 1e-6).all()

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from hepinf.binned.model import BinnedModel
-from hepinf.diagnostics.calibration import calibration, ranks
+from hepinf.diagnostics.calibration import calibration_curve, sbc_ranks
 from hepinf.posterior.amortised import AmortisedPosterior
 from hepinf.posterior.joint import Joint
 from hepinf.problems import vh
-from hepinf.stats.priors import Bounded, Gamma, LogNormal
+from hepinf.stats.priors import Gamma, LogNormal, TruncatedNormal, Uniform
 
 DATA = os.environ.get("HEPINF_DATA")
 PUBLISHED = sorted(Path(DATA, "workspaces").glob("ttbar*.json")) if DATA else []
@@ -35,7 +35,7 @@ def test_smoke_scale_of_the_paper(posterior):
     with torch.no_grad():
         assert -float(posterior.log_prob_whitened(z_true, counts).mean()) < 10.6
     z = torch.cat([posterior.sample_whitened(100, part, generator=generator) for part in counts.split(500)])
-    assert calibration(ranks(z_true, z, generator), repeats=20).max_median < 0.04
+    assert calibration_curve(sbc_ranks(z_true, z, seed=generator), repeats=20).max_median < 0.04
     vbf, wh = posterior.names.index("VBF"), posterior.names.index("qqWH")
     assert z[..., vbf].mean().abs() < 0.1 and 0.9 < float(z[..., vbf].std()) < 1.1
     assert float(torch.corrcoef(torch.stack([z[..., wh].mean(1), z_true[:, wh]]))[0, 1]) > 0.97
@@ -99,7 +99,7 @@ def test_a_published_workspace_takes_the_place_of_the_model(path, tmp_path):
     """The joint density is the workspace's likelihood with its constraints as priors, in other coordinates."""
     model = BinnedModel.from_workspace(path)
     free = [p.name for p in model.parameters if p.constraint is None and not p.fixed]
-    priors = {name: Bounded(0.0, 2.0, 1.0, 0.5) for name in free}
+    priors = {name: TruncatedNormal(0.0, 2.0, 1.0, 0.5) for name in free}
     with pytest.raises(ValueError, match=free[0]):
         Joint(model)
     joint = Joint(model, priors, interest=free[:1])
@@ -119,7 +119,7 @@ def test_a_published_workspace_takes_the_place_of_the_model(path, tmp_path):
 def test_priors_and_bounds_must_agree():
     model = vh.model()
     with pytest.raises(ValueError, match="reaches from"):
-        Joint(model, vh.priors() | {"DY": Bounded(-1.0, 2.0)})
+        Joint(model, vh.priors() | {"DY": Uniform(-1.0, 2.0)})
     with pytest.raises(ValueError, match="did you mean|there"):
         Joint(model, {"DYY": LogNormal(1.0, 0.1)})
     with pytest.raises(ValueError, match="no prior for 'ggZH'"):

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
-from hepinf.core.artefacts import CARD, WEIGHTS, _digest, read_artefact, write_artefact
+from hepinf.core.artefacts import _CARD, _WEIGHTS, _digest, read_artefact, write_artefact
 from hepinf.flows.flow import Flow, maf
 from hepinf.runs.record import read_result
 
@@ -178,7 +178,7 @@ import torch
 from hepinf.core.artefacts import write_artefact
 from hepinf.core.checkpoint import write_checkpoint
 from hepinf.runs.notebook import RunError, clear
-from hepinf.runs.record import write_text
+from hepinf.core.io import write_text
 
 if os.getuid() == 0:
     os.setuid(65534)  # for root no folder is read-only
@@ -211,7 +211,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_two_thousand_odd_inputs_meet_only_documented_errors(tmp_path):
-    command = [sys.executable, ROOT / "tests" / "fuzz.py", tmp_path, "2000", "1"]
+    command = [sys.executable, ROOT / "tests" / "runs" / "fuzz.py", tmp_path, "2000", "1"]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=alone()).stdout)
     surprises = {name: found["surprises"] for name, found in told.items() if found["surprises"]}
     assert not surprises
@@ -223,10 +223,10 @@ def sealed(folder: Path, data: bytes, change: dict) -> None:
     """Weights and a changed card, with checksums that are right."""
     import hashlib
 
-    (folder / WEIGHTS).write_bytes(data)
-    card = json.loads((folder / CARD).read_text()) | {"weights": hashlib.sha256(data).hexdigest()} | change
+    (folder / _WEIGHTS).write_bytes(data)
+    card = json.loads((folder / _CARD).read_text()) | {"weights": hashlib.sha256(data).hexdigest()} | change
     card["sha256"] = _digest(card)
-    (folder / CARD).write_text(json.dumps(card))
+    (folder / _CARD).write_text(json.dumps(card))
 
 
 class Harm:
@@ -242,7 +242,7 @@ class Harm:
 def test_foreign_artefacts_are_refused(tmp_path):
     """A pickle with right checksums is refused and not opened; so are paths as names and exchanged weights."""
     flow = maf(2, transforms=1, hidden=(4,))
-    good = (flow.save(tmp_path / "good") / WEIGHTS).read_bytes()
+    good = (flow.save(tmp_path / "good") / _WEIGHTS).read_bytes()
     trace = tmp_path / "trace"
     torch.save({"w": Harm(trace)}, tmp_path / "pickle")
     cases = {
@@ -259,7 +259,7 @@ def test_foreign_artefacts_are_refused(tmp_path):
             Flow.load(folder)
     assert not trace.exists(), "the pickle was opened"
     folder = flow.save(tmp_path / "exchanged")
-    (folder / WEIGHTS).write_bytes(
+    (folder / _WEIGHTS).write_bytes(
         save({name: x + 1 for name, x in flow.state_dict().items() if x.is_floating_point()})
     )
     with pytest.raises(ValueError, match="does not match the checksum"):
@@ -285,14 +285,14 @@ for module in pkgutil.walk_packages(hepinf.__path__, "hepinf."):
         importlib.import_module(module.name)
 import torch
 from hepinf.runs.cli import main
-from hepinf.infer.intervals import maximum_likelihood
+from hepinf.infer.mle import fit
 from hepinf.binned.model import BinnedModel
 from hepinf.problems import dijet, htautau
 from hepinf.workspaces.schema import example_workspace
 
 main(["list"])
 model = BinnedModel.from_workspace(example_workspace())
-maximum_likelihood(model)
+fit(model)
 dijet.samples()
 from hepinf import datasets
 name = next(iter(datasets.REGISTRY))
