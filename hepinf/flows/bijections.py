@@ -32,6 +32,7 @@ class Permutation(nn.Module):
         self.dim, self.context_size = len(order), 0
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, float]:
+        "z and log|det dz/dx|."
         return x.index_select(1, self.order), 0.0  # its gradient is faster than that of x[:, order]
 
     def inverse(self, z: Float[Tensor, "rows dim"], context: Tensor | None = None) -> Tensor:
@@ -67,6 +68,7 @@ class MaskedAffine(nn.Module):
         self.network = MaskedNetwork(dim, 2, context=context, **network)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        "z and log|det dz/dx|."
         shift, raw = self.network(x, context).unbind(-2)
         log_slope = log_slope_of(raw)
         return (x - shift) * log_slope.exp(), log_slope.sum(-1)
@@ -116,6 +118,7 @@ class MaskedSpline(nn.Module):
         self.network = MaskedNetwork(dim, 3 * bins - 1 + 2 * affine, context=context, **network)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        "z and log|det dz/dx|."
         params = self.network(x, context)
         if self.affine:
             return _affine_spline(x, params, self.tail_bound)
@@ -156,6 +159,7 @@ class Transform(nn.Module):
         self.dim, self.context_size = layers[0].dim, max(layer.context_size for layer in layers)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        "z and log|det dz/dx|."
         log_det = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         for layer in self.layers:
             x, change = layer(x, context)
@@ -186,6 +190,7 @@ class OnFirst(Transform):
         self.size, self.dim = self.dim, dim
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        "z and log|det dz/dx|."
         first, rest = x.split([self.size, x.shape[1] - self.size], 1)
         z, log_det = super().forward(first, context)
         return torch.cat([z, rest], 1), log_det

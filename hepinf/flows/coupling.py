@@ -133,6 +133,7 @@ class AffineCoupling(nn.Module):
             nn.init.normal_(self.context.weight, std=1 / math.sqrt(context), generator=generator)
 
     def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        "z and log|det dz/dx|."
         return _through_blocks(self, x, context)
 
     @torch.no_grad()

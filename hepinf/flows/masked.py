@@ -54,7 +54,8 @@ class MaskedLinear(nn.Linear):
         "The weight with its mask applied."
         return self.weight * self.mask
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        "Outputs of the masked weights."
         return F.linear(x, self.masked_weight, self.bias)
 
 # %% ../../nbs/06_flows/01_masked.ipynb #activations

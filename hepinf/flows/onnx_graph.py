@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/06_flows/11_onnx_graph.ipynb #imports
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -56,13 +56,21 @@ class _Operators:
         return self.op("Less", other, dtype="bool")
 
 # %% ../../nbs/06_flows/11_onnx_graph.ipynb #value
+class _Attributes(TypedDict, total=False):
+    "Attributes of the operators that are used."
+
+    axis: int
+    keepdims: int
+    to: int
+
+
 class Value(_Operators):
     "Output of a node."
 
     def __init__(self, graph: Graph, name: str, dtype: str):
         self.graph, self.name, self.dtype = graph, name, dtype
 
-    def op(self, kind: str, *others: Any, dtype: str | None = None, **attributes: Any) -> "Value":
+    def op(self, kind: str, *others: Any, dtype: str | None = None, **attributes: Unpack[_Attributes]) -> "Value":
         "The ONNX operator `kind` on this value, others and constants; `dtype` where the result has another one."
         graph = self.graph
         inputs = [self, *(o if isinstance(o, Value) else graph.constant(o, self.dtype) for o in others)]

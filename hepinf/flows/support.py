@@ -94,7 +94,10 @@ def _from_normal(u: Tensor, ends: _Ends) -> Tensor:
     return torch.where((ends.a == -math.inf) & (u < far), -FAR_TAIL + (u - far) / log_slope.exp(), t)
 
 # %% ../../nbs/06_flows/04_support.ipynb #bounds
-def _bound(name: str, value: Sequence[float] | Tensor | None, dim: int, default: float) -> Tensor:
+Bounds = Sequence[float] | Tensor | None  # one for each dimension; -inf or inf for none
+
+
+def _bound(name: str, value: Bounds, dim: int, default: float) -> Tensor:
     "One side of the support, float64."
     bound = torch.full((dim,), default) if value is None else torch.as_tensor(value, dtype=torch.float64).detach()
     if bound.shape != (dim,):
@@ -102,9 +105,7 @@ def _bound(name: str, value: Sequence[float] | Tensor | None, dim: int, default:
     return bound.double().cpu().clone()
 
 
-def _support(
-    dim: int, lower: Sequence[float] | Tensor | None, upper: Sequence[float] | Tensor | None
-) -> dict[str, Tensor]:
+def _support(dim: int, lower: Bounds, upper: Bounds) -> dict[str, Tensor]:
     "Bounds, and the locations and widths that the map has without a sample."
     lower, upper = _bound("lower", lower, dim, -math.inf), _bound("upper", upper, dim, math.inf)
     for k in (~(lower < upper)).nonzero()[:, 0].tolist():
@@ -157,17 +158,13 @@ def _restore_units(support: "SupportTransform", u: Tensor) -> Tensor:
 class SupportTransform(nn.Module):
     "Maps parameters in their own units and supports to the whole line, of order one; always in float64."
 
-    context_size = 0
-
-    def __init__(
-        self, dim: int, lower: Sequence[float] | Tensor | None = None, upper: Sequence[float] | Tensor | None = None
-    ):
+    def __init__(self, dim: int, lower: Bounds = None, upper: Bounds = None):
         super().__init__()
-        self.dim = dim
+        self.dim, self.context_size = dim, 0
         for name, values in _support(dim, lower, upper).items():
             self.register_buffer(name, values)
-        bounded = (self.lower.isfinite() | self.upper.isfinite()).nonzero()[:, 0]
-        self.register_buffer("bounded", bounded, persistent=False)
+        bounded = self.lower.isfinite() | self.upper.isfinite()
+        self.register_buffer("bounded", bounded.nonzero()[:, 0], persistent=False)
 
     def _apply(self, function, recurse=True):
         "Follow the module to another device, but not to another precision."
@@ -180,8 +177,8 @@ class SupportTransform(nn.Module):
         "Locations and widths from a sample inside the support."
         location, width = _fit_columns(x.double(), self.lower, self.upper)
         self.location.copy_(location), self.width.copy_(width), self.mean.zero_(), self.sd.fill_(1.0)
-        u = self(x.double())[0]
-        self.mean.copy_(u.mean(0)), self.sd.copy_(u.std(0))
+        sample = self(x.double())[0]
+        self.mean.copy_(sample.mean(0)), self.sd.copy_(sample.std(0))
 
     def ends(self) -> _Ends:
         "The bounded dimensions in units of their widths."
@@ -190,9 +187,7 @@ class SupportTransform(nn.Module):
         )
         return _ends(*bounds)
 
-    def forward(
-        self, x: Float[Tensor, "rows dim"], context: Tensor | None = None
-    ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
+    def forward(self, x: Float[Tensor, "rows dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "Standardised points and the log-determinant, -inf outside the support."
         return _standardise(self, x)
 
