@@ -44,7 +44,7 @@ from hepinf.diagnostics.two_sample import sliced_wasserstein
 from hepinf.diagnostics.two_sample import wasserstein
 from hepinf.flows.flow import Flow
 from hepinf.flows.flow import arqs
-from hepinf.flows.flow import glow
+from hepinf.flows.flow import coupling_flow
 from hepinf.flows.flow import maf
 from hepinf.flows.splines import rational_quadratic
 from hepinf.flows.splines import rational_quadratic_inverse
@@ -450,7 +450,7 @@ LOWER = [-math.inf, -math.inf, -math.inf, -math.inf, 0.0]  # the last of five di
 FAMILIES: dict[str, tuple[Callable[..., Flow], dict[str, Any]]] = {
     "maf": (maf, {"hidden": (16, 16)}),
     "arqs": (arqs, {"hidden": (16, 16), "bins": 5}),
-    "glow": (glow, {"hidden": (16, 16), "blocks": 3}),
+    "glow": (coupling_flow, {"hidden": (16, 16), "blocks": 3}),
 }
 
 
@@ -481,7 +481,7 @@ def numbers_of(flow: Flow) -> Numbers:
         "log-determinants": values(log_det),
         "points of latent ones": values(back),
         "log-determinants back": values(log_det_back),
-        "sample": values(flow.sample(4, context[:1], generator(16))),
+        "sample": values(flow.sample(4, context[:1], seed=16)),
     }
 
 

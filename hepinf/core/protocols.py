@@ -121,18 +121,21 @@ class ConditionalDensity(Protocol):
 # %% ../../nbs/01_core/08_protocols.ipynb #bijection
 @runtime_checkable
 class Bijection(Protocol):
-    "An invertible map with its log-determinant; usually a torch module."
+    "An invertible map of rows, given a context; usually a torch module. Rows are independent and may come in chunks."
 
-    def forward(
-        self, x: Float[Tensor, "*batch dim"], context: Tensor | None = None
-    ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
-        "z and log|det dz/dx|."
+    dim: int  # width of a row
+    context_size: int  # width of the context; 0: none
+
+    def __call__(
+        self, x: Float[Tensor, "rows dim"], context: Float[Tensor, "contexts context"] | None = None
+    ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"] | float]:
+        "z and log|det dz/dx|, or one number for all rows; of one context row for all, or as many."
         ...
 
     def inverse(
-        self, z: Float[Tensor, "*batch dim"], context: Tensor | None = None
-    ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch"]]:
-        "x and log|det dx/dz|."
+        self, z: Float[Tensor, "rows dim"], context: Float[Tensor, "contexts context"] | None = None
+    ) -> Float[Tensor, "rows dim"]:
+        "x, exact in the precision of z; without gradient."
         ...
 
 # %% ../../nbs/01_core/08_protocols.ipynb #prior

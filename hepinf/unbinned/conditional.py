@@ -19,6 +19,8 @@ from ..core.artefacts import read_artefact, write_artefact
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
+from ..core.random import as_generator
+from ..flows.bijections import normal_log_prob
 from ..flows.flow import Flow, arqs, restore
 from ..train.config import TrainConfig
 from ..train.loop import train
@@ -81,7 +83,7 @@ class ConditionalFlow(nn.Module):
     def log_fraction(self, theta: Float[Tensor, " parameters"] | None, low: float, high: float) -> Float[Tensor, ""]:
         "Log probability that the first feature lies in [low, high]: closed form, with its gradient in theta."
         window = torch.tensor(list(self.coordinates.window.values()), dtype=torch.float64)
-        points = window.mean(1).repeat(2, 1).to(self.flows[0].frame.mean.device)
+        points = window.mean(1).repeat(2, 1).to(self.flows[0].support.mean.device)
         points[:, 0] = torch.tensor([low, high], dtype=torch.float64).clamp(*window[0].tolist())
         first = self.coordinates(points, theta)[0][:, :1].clamp(-1e6, 1e6)
         v = torch.cat([first, torch.zeros_like(points[:, 1:])], 1)  # the first of the latent points sees no other
@@ -103,13 +105,15 @@ class ConditionalFlow(nn.Module):
         if n < 1:
             raise InputError(f"n: at least one event, not {n}")
         context = None if theta is None else self.summary(theta)
-        member = torch.randint(self.size, (n,), generator=generator, device=self.flows[0].frame.mean.device)
+        device = self.flows[0].support.mean.device
+        generator = as_generator(0 if generator is None else generator, device)
+        member = torch.randint(self.size, (n,), generator=generator, device=device)
         v = torch.empty(n, len(self.features), dtype=torch.float64, device=member.device)
         for k, flow in enumerate(self.flows):
             (rows,) = (member == k).nonzero(as_tuple=True)
             if len(rows):
                 given = context if context is None or context.dim() == 1 else context[rows]
-                v[rows] = flow.sample(len(rows), given, generator)
+                v[rows] = flow.sample(len(rows), given, seed=generator)
         return self.coordinates.inverse(v, theta)
 
     def save(self, folder: str | Path) -> Path:
@@ -211,7 +215,7 @@ def train_conditional(
     wide = 0 if given is None else given.shape[1]
 
     def loss(network, batch, fraction):
-        return -network(*batch["events"]).mean()
+        return -normal_log_prob(*network(*batch["events"])).mean()
 
     settings = TrainConfig.for_densities().replace(**options)
     for k in range(members):
@@ -219,15 +223,15 @@ def train_conditional(
         if path is not None and members > 1:
             path = path.with_name(f"{path.stem}-{k + 1}{path.suffix}")
         flow = arqs(
-            len(names), wide, bijectors=1, bins=bins, box=4.0, hidden=hidden, activation=activation,
+            len(names), wide, transforms=1, bins=bins, tail_bound=4.0, hidden=hidden, activation=activation,
             seed=1000 * seed + k,
         ).to(device)  # fmt: skip
         flow.standardise(v, given)
-        u, framed, _ = flow.framed(v, given)
+        u, framed, _ = flow.standardised(v, given)
         events = (u,) if framed is None else (u, framed)
         history = train(
             loss,
-            [flow.core],
+            [flow.transform],
             {"events": events},
             settings.replace(
                 batch_size=min(batch_size, len(u)),

@@ -111,10 +111,10 @@ class Readers:
     def __init__(self, folder: Path, chance: random.Random):
         self.folder, self.chance = folder, chance
         self.workspace = example_workspace()
-        self.flow = maf(3, bijectors=1, hidden=(8,))
+        self.flow = maf(3, transforms=1, hidden=(8,))
         self.flow.save(folder / "flow")
         coordinates = Coordinates({"x": "log(x / m)"}, {"x": (1.0, 9.0)}, ["m"])
-        ConditionalFlow(coordinates, ["m"], {"m": (2.0, 5.0)}, [maf(1, 1, bijectors=1, hidden=(8,))]).save(
+        ConditionalFlow(coordinates, ["m"], {"m": (2.0, 5.0)}, [maf(1, 1, transforms=1, hidden=(8,))]).save(
             folder / "conditional"
         )
         ConditionalDensity1D("x", (0.0, 1.0), {"m": (0.0, 1.0)}).save(folder / "head")
@@ -254,7 +254,7 @@ class Readers:
 
     def events_of_a_likelihood(self) -> None:
         chance, weights = self.chance, None
-        x = torch.rand(50, 1, generator=torch.Generator().manual_seed(1)) * 500 + 50
+        x = torch.rand(50, 1, seed=1) * 500 + 50
         if chance.random() < 0.5:
             x = odd_numbers(x, chance)
         else:

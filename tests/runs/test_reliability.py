@@ -32,7 +32,7 @@ from hepinf.unbinned.conditional import train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 
 torch.set_num_threads(1)
-x = 1 + 8 * torch.rand(4000, 1, generator=torch.Generator().manual_seed(1))
+x = 1 + 8 * torch.rand(4000, 1, seed=1)
 density = train_conditional(
     x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), epochs=15, batch_size=100, hidden=(8,), bins=4,
     progress=False, checkpoint=sys.argv[1] + "/state", checkpoint_every=0.0,
@@ -242,7 +242,7 @@ class Harm:
 
 def test_foreign_artefacts_are_refused(tmp_path):
     """A pickle with right checksums is refused and not opened; so are paths as names and exchanged weights."""
-    flow = maf(2, bijectors=1, hidden=(4,))
+    flow = maf(2, transforms=1, hidden=(4,))
     good = (flow.save(tmp_path / "good") / _WEIGHTS).read_bytes()
     trace = tmp_path / "trace"
     torch.save({"w": Harm(trace)}, tmp_path / "pickle")
