@@ -32,7 +32,7 @@ from hepinf.unbinned.conditional import train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 
 torch.set_num_threads(1)
-x = 1 + 8 * torch.rand(4000, 1, seed=1)
+x = 1 + 8 * torch.rand(4000, 1, generator=torch.Generator().manual_seed(1))
 density = train_conditional(
     x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), epochs=15, batch_size=100, hidden=(8,), bins=4,
     progress=False, checkpoint=sys.argv[1] + "/state", checkpoint_every=0.0,
