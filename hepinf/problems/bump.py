@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..unbinned.density import ConditionalDensityBase
+
 # %% ../../nbs/14_problems/04_bump.ipynb #densities
 WINDOW = (50.0, 550.0)  # GeV; our choice, as the ranges
 SIGNAL_BOX = {"M_pole": (130.0, 470.0), "Gamma": (3.0, 50.0)}  # GeV, of training and fits
@@ -27,7 +29,7 @@ def _uniform(rows: int, events: int, generator: torch.Generator | None, stratifi
     return (torch.arange(events, device=like.device) + u) / events if stratified else u
 
 
-class _Exact:
+class _Exact(ConditionalDensityBase):
     "What the two closed forms share: they are terms of a `hepinf.unbinned.mixture.Mixture`."
 
     features = ["M"]
