@@ -19,7 +19,7 @@ from torch import Tensor
 from .interpolation import RATE_CODES, SHAPE_CODES
 from .likelihood import BinnedLikelihood
 from .processes import Parameter, Process, Variation, processes_to_workspace, to_samples  # noqa: F401
-from .yields import PoissonYields, Sample, Shape
+from .yields import CompiledSample, CompiledShape, PoissonYields
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -41,7 +41,7 @@ def _modifier_codes(settings: Mapping | None) -> tuple[str, str]:
     return codes["histosys"], codes["normsys"]
 
 
-def _samples(read: Measurement, shape_code: str, device: torch.device | str | None) -> list[Sample]:
+def _samples(read: Measurement, shape_code: str, device: torch.device | str | None) -> list[CompiledSample]:
     "Every sample of every channel, with parameters by position."
     first, size = {}, 0
     for name, found in read.parameters.items():
@@ -59,7 +59,7 @@ def _samples(read: Measurement, shape_code: str, device: torch.device | str | No
             for (name, kind), modifier in {(m["name"], m["type"]): m for m in sample["modifiers"]}.items():
                 p, data = first[name], modifier["data"]
                 if kind == "histosys":
-                    shapes.append(Shape(p, tensor(data["lo_data"]), tensor(data["hi_data"]), shape_code))
+                    shapes.append(CompiledShape(p, tensor(data["lo_data"]), tensor(data["hi_data"]), shape_code))
                 elif kind == "normsys":
                     rates.append((p, float(data["lo"]), float(data["hi"])))
                 elif kind in ("normfactor", "lumi"):
@@ -73,7 +73,7 @@ def _samples(read: Measurement, shape_code: str, device: torch.device | str | No
                         )
                     carried[name] = start + bins if kind == "staterror" else 0
                     factors.append(range(p + start, p + start + bins))
-            samples.append(Sample(c, tensor(sample["data"]), shapes, rates, factors))
+            samples.append(CompiledSample(c, tensor(sample["data"]), shapes, rates, factors))
         offset |= carried
     return samples
 
@@ -99,12 +99,12 @@ class BinnedModel:
         self,
         processes: Sequence[Process],
         parameters: Sequence[Parameter],
-        response: str = "linear",  # of the templates to shapes, see `hepinf.binned.processes.RESPONSES`
+        interpolation: str = "linear",  # of the templates to shapes, see `hepinf.binned.processes.INTERPOLATIONS`
         floor: float = 0.0,  # what is left of a template at least, as a fraction; 0: shapes may make it negative
     ):
-        samples = to_samples(processes, parameters, response)
-        self.processes, self.response, self.floor = list(processes), response, floor
-        scale = [p.nominal if p.nominal and any(p.name in q.rates for q in processes) else 1.0 for p in parameters]
+        samples = to_samples(processes, parameters, interpolation)
+        self.processes, self.interpolation, self.floor = list(processes), interpolation, floor
+        scale = [p.nominal if p.nominal and any(p.name in q.norms for q in processes) else 1.0 for p in parameters]
         bins = {p.channel: len(p.template) for p in processes}
         self._build(samples, [p.name for p in processes], bins, parameters, scale, floor=floor)
 
@@ -135,7 +135,7 @@ class BinnedModel:
 
     def _build(
         self,
-        samples: Sequence[Sample],
+        samples: Sequence[CompiledSample],
         names: Sequence[str],  # of the samples
         bins: Mapping[str, int],  # by channel
         parameters: Sequence[Parameter],
@@ -404,7 +404,7 @@ class BinnedModel:
             if poi is None:
                 raise InputError("poi: name the parameter of interest, an unconstrained rate")
             counts = self.asimov() if observation is None else observation
-            return processes_to_workspace(self.processes, self.parameters, self.response, poi, counts.double())
+            return processes_to_workspace(self.processes, self.parameters, self.interpolation, poi, counts.double())
         workspace = copy.deepcopy(self.workspace)
         if observation is not None:
             require_finite(observation, "observation", axis="bin")

@@ -31,7 +31,7 @@ def pack_model(model: BinnedModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for variation in process.variations.values():
             rows += [variation.down, variation.up]
         steps = {name: variation.step for name, variation in process.variations.items()}
-        entry = {"name": process.name, "rates": list(process.rates), "channel": process.channel}
+        entry = {"name": process.name, "norms": list(process.norms), "channel": process.channel}
         processes.append(entry | {"mc_weight": process.mc_weight, "bins": len(process.template), "steps": steps})
     parameters = [
         {
@@ -44,7 +44,12 @@ def pack_model(model: BinnedModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
         }
         for p in model.parameters
     ]
-    content = {"processes": processes, "parameters": parameters, "response": model.response, "floor": model.floor}
+    content = {
+        "processes": processes,
+        "parameters": parameters,
+        "interpolation": model.interpolation,
+        "floor": model.floor,
+    }
     return {"templates": torch.cat([row.double().cpu() for row in rows])}, content
 
 
@@ -63,7 +68,7 @@ def unpack_model(
         Process(
             p["name"],
             next(rows),
-            tuple(p["rates"]),
+            tuple(p["norms"]),
             {name: Variation(next(rows), next(rows), step) for name, step in p["steps"].items()},
             p["channel"],
             p["mc_weight"],
@@ -77,4 +82,4 @@ def unpack_model(
         bounds = (-math.inf if low is None else low, math.inf if high is None else high)
         constraint = p["constraint"] and kinds[p["constraint"][0]](*p["constraint"][1:])
         parameters.append(Parameter(p["name"], p["nominal"], bounds, constraint, p["unit"], p["fixed"]))
-    return BinnedModel(processes, parameters, content["response"], content["floor"])
+    return BinnedModel(processes, parameters, content["interpolation"], content["floor"])

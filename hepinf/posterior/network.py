@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..flows.flow import Core, arqs, glow
+from ..flows.bijections import Transform, normal_log_prob
+from ..flows.flow import arqs, coupling_flow
 from .encoder import Conditioner
 from .joint import Joint
 
@@ -52,10 +53,10 @@ class Network(nn.Module):
             nn.init.zeros_(layer.bias)
         context = direct + (widths[-1] if widths else binned)
         if dim == 1:  # nothing to couple: a spline whose knots depend on the context
-            flow = arqs(1, context, bijectors=1, hidden=list(hidden), seed=seed)
+            flow = arqs(1, context, transforms=1, hidden=list(hidden), seed=seed)
         else:
-            flow = glow(dim, context, blocks=blocks, hidden=list(hidden), seed=seed)
-        self.core: Core = flow.core
+            flow = coupling_flow(dim, context, blocks=blocks, hidden=list(hidden), seed=seed)
+        self.core: Transform = flow.transform
 
     def context(self, features: Float[Tensor, "rows features"]) -> Float[Tensor, "rows context"]:
         "What the blocks are conditioned on."
@@ -69,7 +70,8 @@ class Network(nn.Module):
     def forward(self, u: Float[Tensor, "rows dim"], features: Tensor, latent: bool = False) -> Any:
         "Log densities; or latent points and log-determinants."
         context = self.context(features)
-        return self.core.to_latent(u, context) if latent else self.core(u, context)
+        z, log_det = self.core(u, context)
+        return (z, log_det) if latent else normal_log_prob(z, log_det)
 
 # %% ../../nbs/12_posterior/02_network.ipynb #fresh
 class Fresh:

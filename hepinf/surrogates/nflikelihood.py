@@ -23,14 +23,17 @@ from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..diagnostics.hpd import hpdi
 from ..flows.flow import FAMILIES, Flow, restore
-from ..flows.sparse import anchors, dependence_order, hubs, learn_density
+from ..flows.sparse import count_leading, dependence_order
+from ..flows.training import ExactDensity, anchors, learn_density
 from ..infer.intervals import Profile, profile
 from ..infer.mle import fit
 from ..infer.result import FitResult
 from ..stats.importance import importance_ess, log_evidence, pareto_k, resample
 from ..stats.priors import Normal
 from .certificate import Certificate, certify_density
+from ..train.config import TrainConfig
 from ..train.history import History
+from ..train.schedules import Plateau
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #describe
 def _bounds(names: Sequence[str], support: Any) -> Tensor:
@@ -93,7 +96,7 @@ class NFLikelihood:
     @property
     def bounds(self) -> Float[Tensor, "dim 2"]:
         "Support of each parameter."
-        return torch.stack([self.flow.frame.lower, self.flow.frame.upper], -1)
+        return torch.stack([self.flow.support.lower, self.flow.support.upper], -1)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -136,17 +139,17 @@ class NFLikelihood:
         "Independent points; with another prior, drawn by weight from four times as many."
         context = self._context(context)
         if self.tilt is None:
-            return self.flow.sample(n, context, generator)
+            return self.flow.sample(n, context, seed=0 if generator is None else generator)
         if context is not None and context.numel() > self.flow.context_size:
             raise InputError("sample: another prior and several contexts do not go together; use given(context)")
-        points = self.flow.sample(4 * n, context, generator)
+        points = self.flow.sample(4 * n, context, seed=0 if generator is None else generator)
         return points[resample(self._tilted(points), n, seed=0 if generator is None else generator)]
 
     def given(self, context: Float[Tensor, " context"] | Sequence[float]) -> "NFLikelihood":
         "The likelihood at one value of the context."
         if self.context is not None:
             raise InputError("the context of this likelihood is already held")
-        context = torch.as_tensor(context, dtype=torch.float64, device=self.flow.frame.mean.device)
+        context = torch.as_tensor(context, dtype=torch.float64, device=self.flow.support.mean.device)
         if context.shape != (self.flow.context_size,) or not self.flow.context_size:
             raise InputError(
                 f"context: {self.flow.context_size} values {self.context_names}, got {tuple(context.shape)}"
@@ -173,10 +176,10 @@ def train_nflikelihood(
     prior: Mapping[str, Normal] | None = None,  # that was in the sample
     context: Float[Tensor, "events context"] | None = None,  # of each draw, for a conditional likelihood
     context_names: Sequence[str] = (),
-    family: str = "maf",  # "maf", "arqs" or "glow"
+    family: str = "maf",  # "maf", "arqs" or "coupling"
     options: Mapping[str, Any] | None = None,  # of the family, such as {"hidden": (64, 64)}
     order: Sequence[int] | str | None = "dependence",  # of the dimensions in the first layer; None: as they are
-    sparsity: float = 0.0,  # in standard errors of a weight; 3 keeps what is significant; not with "glow"
+    sparsity: float = 0.0,  # in standard errors of a weight; 3 keeps what is significant; not with "coupling"
     l1: float = 0.0,
     epochs: int = 200,
     batch_size: int = 512,
@@ -205,18 +208,18 @@ def train_nflikelihood(
             raise InputError(unknown_name("parameter", name, names))
     if family not in FAMILIES:
         raise InputError(unknown_name("family", family, FAMILIES))
-    if sparsity and family == "glow":
-        raise InputError("sparsity acts on masked networks; 'glow' has none, use 'maf' or 'arqs'")
+    if sparsity and family == "coupling":
+        raise InputError("sparsity acts on masked networks; 'coupling' has none, use 'maf' or 'arqs'")
     if not 0 < validation < 1:
         raise InputError(f"validation: a fraction between 0 and 1, not {validation}")
     bounds, size = _bounds(names, support), 0 if context is None else context.shape[-1]
     settings = dict(options or {})
-    if family != "glow":
+    if family != "coupling":
         order = dependence_order(samples) if order == "dependence" else order
         settings = {"activation": "silu", "seed": seed, "order": order, **settings}
-        if sparsity and settings.get("bijectors", 1) == 1:
-            steering = hubs(samples if settings["order"] is None else samples[:, settings["order"]])
-            settings = {"bijectors": 1, "hubs": steering, **settings}
+        if sparsity and settings.get("transforms", 1) == 1:
+            steering = count_leading(samples if settings["order"] is None else samples[:, settings["order"]])
+            settings = {"transforms": 1, "leading": steering, **settings}
     flow = FAMILIES[family](len(names), size, lower=bounds[:, 0], upper=bounds[:, 1], **settings)
     shuffled = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed)).to(samples.device)
     last = int(len(samples) * (1 - validation))
@@ -234,7 +237,7 @@ def train_nflikelihood(
         flow.standardise(theta[:last], None if rows is None else rows[:last])
         for begin in range(0, len(theta), 100_000):
             part = slice(begin, begin + 100_000)
-            parts.append(flow.framed(theta[part], None if rows is None else rows[part]))
+            parts.append(flow.standardised(theta[part], None if rows is None else rows[part]))
     u, between = torch.cat([u for u, _, _ in parts]), None
     if values is not None:
         values = values[shuffled] - torch.cat([log_det for _, _, log_det in parts])
@@ -246,11 +249,15 @@ def train_nflikelihood(
         values = (values - level)[:last].to(device, u.dtype)
     events = (u.to(device),) if context is None else (u.to(device), torch.cat([c for _, c, _ in parts]).to(device))
     flow.to(device)
+    exact = None if values is None else ExactDensity(values, *(between or ()))
+    stops = {"schedule": Plateau(0.2, patience), "patience": 2 * patience} if schedule == "plateau" else {}
+    config = TrainConfig(**{
+        "batch_size": batch_size, "epochs": epochs, "lr": lr, "schedule": schedule, "l1": l1, "ema": average,
+        "checkpoint": checkpoint, "compile": compile, "precision": precision, "progress": progress, **stops,
+    })  # fmt: skip
     history = learn_density(
-        flow.core, tuple(e[:last] for e in events), tuple(e[last:] for e in events), values, between,
-        sparsity=sparsity, epochs=epochs, batch_size=batch_size, lr=lr, schedule=schedule, patience=patience, l1=l1,
-        average=average, seeds=[seed], checkpoint=checkpoint, compile=compile, precision=precision,
-        name="NFLikelihood", progress=progress,
+        flow.transform, tuple(e[:last] for e in events), tuple(e[last:] for e in events), exact,
+        config=config, sparsity=sparsity, seed=seed, name="NFLikelihood",
     )  # fmt: skip
     card = {"training": _training_card(samples, history, locals())}
     return NFLikelihood(flow, names, prior=prior, context_names=context_names, card=card)
@@ -274,8 +281,8 @@ def _values(samples: Tensor, log_density: Any, context: Tensor | None) -> Tensor
 def _between(flow: Flow, u: Tensor, profiled: Sequence[int], log_density: Callable, level: Tensor, seed: int) -> tuple:
     "Anchors where the density is not zero, and its logarithm there."
     with torch.no_grad():
-        points = flow.frame.inverse(anchors(u.double(), profiled, torch.Generator().manual_seed(seed)))
-        framed, _, log_det = flow.framed(points)
+        points = flow.support.inverse(anchors(u.double(), profiled, seed=seed))
+        framed, _, log_det = flow.standardised(points)
         values = torch.cat([log_density(part) for part in points.split(20_000)]).double() - log_det - level
     inside = values.isfinite()
     return framed[inside], values[inside].to(framed)
@@ -325,8 +332,8 @@ def with_prior(
     )  # fmt: skip
     if likelihood.tilt is not None:
         changed.tilt = {**likelihood.tilt, **changed.tilt}
-    generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
-    log_w = changed._tilted(likelihood.flow.sample(draws, likelihood.context, generator))
+    generator = torch.Generator(likelihood.flow.support.mean.device).manual_seed(seed)
+    log_w = changed._tilted(likelihood.flow.sample(draws, likelihood.context, seed=generator))
     size, tail = importance_ess(log_w), pareto_k(log_w)
     if size.value < 0.01 or tail > 0.7:
         raise InputError(
@@ -352,7 +359,7 @@ def marginals(
     for name in names:
         if name not in likelihood.parameter_names:
             raise InputError(unknown_name("parameter", name, likelihood.parameter_names))
-    generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
+    generator = torch.Generator(likelihood.flow.support.mean.device).manual_seed(seed)
     points = likelihood.sample(draws, generator=generator)[
         :, [likelihood.parameter_names.index(name) for name in names]
     ]
@@ -364,7 +371,7 @@ def marginals(
 
 def best_fit(likelihood: NFLikelihood, *, draws: int = 2000, seed: int = 0, method: str = "lbfgs") -> FitResult:
     "Point of largest density, started from the best of some draws."
-    generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
+    generator = torch.Generator(likelihood.flow.support.mean.device).manual_seed(seed)
     points = likelihood.sample(draws, generator=generator)
     with torch.no_grad():
         start = points[likelihood.log_prob(points).argmax()]
@@ -391,7 +398,7 @@ def profile_parameter(
     if name not in likelihood.parameter_names:
         raise InputError(unknown_name("parameter", name, likelihood.parameter_names))
     if values is None:  # the curvature at the maximum of a network may have any sign, quantiles are always there
-        generator = torch.Generator(likelihood.flow.frame.mean.device).manual_seed(seed)
+        generator = torch.Generator(likelihood.flow.support.mean.device).manual_seed(seed)
         column = likelihood.sample(20_000, generator=generator)[:, likelihood.parameter_names.index(name)].double()
         low, high = torch.quantile(column, column.new_tensor([0.0015, 0.9985])).tolist()
         values = torch.linspace(low, high, 31, dtype=torch.float64, device=column.device)

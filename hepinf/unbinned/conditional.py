@@ -20,6 +20,7 @@ from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 from ..core.random import Seed, as_generator
+from ..flows.bijections import normal_log_prob
 from ..flows.flow import Flow, arqs, restore
 from ..train.config import TrainConfig
 from ..train.loop import train
@@ -119,7 +120,7 @@ class ConditionalFlow(_FlowDensity):
             (rows,) = (member == k).nonzero(as_tuple=True)
             if len(rows):
                 own_context = context if context is None or context.dim() == 1 else context[rows]
-                v[rows] = flow.sample(len(rows), own_context, generator)
+                v[rows] = flow.sample(len(rows), own_context, seed=generator)
         return self.coordinates.inverse(v, theta)
 
     def save(self, folder: str | Path) -> Path:
@@ -229,18 +230,18 @@ def _trained_member(
     size = 0 if context is None else context.shape[1]
     flow = arqs(v.shape[1], size, seed=seed, **{**_SPLINES, **options}).to(v.device)
     flow.standardise(v, context)
-    u, standardised, _ = flow.framed(v, context)
+    u, standardised, _ = flow.standardised(v, context)
     events = (u,) if standardised is None else (u, standardised)
 
     def loss(network, batch, fraction):
-        return -network(*batch["events"]).mean()
+        return -normal_log_prob(*network(*batch["events"])).mean()
 
     training = training.replace(batch_size=min(training.batch_size, len(u)), vectorise=False)
-    history = train(loss, [flow.core], {"events": events}, training, seeds=[seed], name=name)
+    history = train(loss, [flow.transform], {"events": events}, training, seeds=[seed], name=name)
     return flow.requires_grad_(False), history.loss[-1][0]
 
 
-_SPLINES = {"bijectors": 1, "bins": 12, "box": 4.0, "hidden": (64, 64), "activation": "silu"}
+_SPLINES = {"transforms": 1, "bins": 12, "tail_bound": 4.0, "hidden": (64, 64), "activation": "silu"}
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #train
 _TRAINING = TrainConfig.for_densities().replace(epochs=12, batch_size=1024, lr=3e-3)

@@ -98,12 +98,10 @@ def test_two_signals():
 @pytest.fixture(scope="module")
 def densities():
     """Small networks on a part of the simulated events: half a minute."""
-    known = dijet.samples()
+    known = dijet.dijet_samples()
     training = TrainConfig(epochs=4, batch_size=256, progress=False)
     x, masses = known["signal"].x[::4], known["signal"].masses[::4]
-    signal_ = train_conditional(
-        x, masses, dijet.SIGNAL, dijet.CONTEXT, box=dijet.BOX, training=training, seeds=(0, 1)
-    )
+    signal_ = train_conditional(x, masses, dijet.SIGNAL, dijet.CONTEXT, box=dijet.BOX, training=training, seeds=(0, 1))
     background = train_conditional(known["background"].x[:10_000], None, dijet.BACKGROUND, training=training)
     return known, signal_, background
 
@@ -180,7 +178,7 @@ import sys, torch
 from hepinf.train.config import TrainConfig
 from hepinf.unbinned.conditional import train_conditional
 from hepinf.problems.dijet import events as dijet
-known = dijet.samples()
+known = dijet.dijet_samples()
 density = train_conditional(
     known["background"].x[:8000], None, dijet.BACKGROUND, training=TrainConfig(
         epochs=int(sys.argv[2]), batch_size=128, progress=False, checkpoint=sys.argv[1], checkpoint_every=0.0,
