@@ -107,10 +107,10 @@ from hepinf.summaries.histogram import softmax_bins
 from hepinf.train.config import TrainConfig
 from hepinf.train.loop import train
 from hepinf.train.networks import MLP
+from hepinf.unbinned.likelihood import UnbinnedLikelihood
 from hepinf.unbinned.mixture import Mixture
-from hepinf.unbinned.mixture import UnbinnedLikelihood
-from hepinf.unbinned.parametric import ConditionalDensity1D
-from hepinf.unbinned.parametric import HEADS
+from hepinf.unbinned.parametric import ParametricDensity1D
+from hepinf.unbinned.parametric import SHAPES
 from hepinf.unbinned.scan import scan
 from hepinf.workspaces.schema import example_workspace
 # isort: on
@@ -366,7 +366,7 @@ BUMP = torch.tensor([300.0, 15.0, 100.0], dtype=torch.float64)  # M_pole, Gamma,
 
 def bump(yields: dict[str, float] | None) -> UnbinnedLikelihood:
     mixture = Mixture({"signal": BreitWigner(), "background": Exponential()}, yields)
-    return UnbinnedLikelihood(mixture, pseudo_data(BUMP, generator(5), signal=200, background=2000))
+    return mixture.at(pseudo_data(BUMP, generator(5), signal=200, background=2000))
 
 
 def unbinned() -> Numbers:
@@ -378,16 +378,16 @@ def unbinned() -> Numbers:
             value, slope = events.value_and_gradient(point)
             found |= {f"{name}, {at}: log L": values(value), f"{name}, {at}: gradient": values(slope)}
             found[f"{name}, {at}: yields"] = list(events.yields(point).values())
-            found[f"{name}, {at}: their spreads"] = list(events.yield_sd(point).values())
+            found[f"{name}, {at}: their spreads"] = list(events.yield_errors(point).values())
     return found
 
 
 def scanned() -> Numbers:
     """Its climb stops where log L may rise by 1e-4 of its tolerance: as a limit, no more than five digits."""
     found = scan(bump(None), start=BUMP)
-    assert found.converged
-    shift = (found.theta - BUMP) / found.sigma
-    return {"log L": found.value, "log sigma": values(found.sigma.log()), "shift / sigma": values(shift)}
+    assert found.ok
+    shift = (found.theta - BUMP) / found.error
+    return {"log L": found.log_prob, "log sigma": values(found.error.log()), "shift / sigma": values(shift)}
 
 
 def pairs_of_vh() -> Numbers:
@@ -509,8 +509,8 @@ def heads() -> Numbers:
     """Densities of one feature, as they begin: about as wide as the window of this one."""
     x, theta = torch.linspace(-2.5, 2.5, 9, dtype=torch.float64)[:, None], torch.tensor([200.0, 10.0]).double()
     box = {"M": (100.0, 400.0), "G": (5.0, 30.0)}
-    densities = {head: ConditionalDensity1D("x", (-3.0, 3.0), box, head=head, seed=2) for head in HEADS}
-    return {head: values(density.log_prob(x, theta)) for head, density in densities.items()}
+    densities = {shape: ParametricDensity1D("x", (-3.0, 3.0), box, shape=shape, seed=2) for shape in SHAPES}
+    return {shape: values(density.log_prob(x, theta)) for shape, density in densities.items()}
 
 
 # --- how good is it? ---

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core.random import Seed, as_generator
+from ..unbinned.density import ConditionalDensityBase
 
 # %% ../../nbs/14_problems/04_bump.ipynb #densities
 WINDOW = (50.0, 550.0)  # GeV; our choice, as the ranges
@@ -28,7 +29,7 @@ def _uniform(rows: int, events: int, seed: Seed, stratified: bool, like: Tensor)
     return (torch.arange(events, device=like.device) + u) / events if stratified else u
 
 
-class _Exact:
+class _Exact(ConditionalDensityBase):
     "What the two closed forms share: they are terms of a `hepinf.unbinned.mixture.Mixture`."
 
     features = ["M"]

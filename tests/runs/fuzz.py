@@ -28,8 +28,8 @@ from hepinf.summaries.histogram import histogram
 from hepinf.summaries.simulation import Simulation
 from hepinf.unbinned.conditional import ConditionalFlow
 from hepinf.unbinned.coordinates import Coordinates, Expression
-from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
-from hepinf.unbinned.parametric import ConditionalDensity1D
+from hepinf.unbinned.mixture import Mixture
+from hepinf.unbinned.parametric import ParametricDensity1D
 from hepinf.workspaces.schema import example_workspace
 
 ODD = [
@@ -117,7 +117,7 @@ class Readers:
         ConditionalFlow(coordinates, ["m"], {"m": (2.0, 5.0)}, [maf(1, 1, transforms=1, hidden=(8,))]).save(
             folder / "conditional"
         )
-        ConditionalDensity1D("x", (0.0, 1.0), {"m": (0.0, 1.0)}).save(folder / "head")
+        ParametricDensity1D("x", (0.0, 1.0), {"m": (0.0, 1.0)}).save(folder / "head")
         write_checkpoint(folder / "state", {"w": torch.arange(9.0)}, {"epoch": 3}, {"seed": 1})
         entry = dict.fromkeys(record.NUMBERS, 1.0) | {"name": "a", "unit": "", "source": ""}
         about = dict.fromkeys(("hepinf", "torch", "python", "device", "commit"), "1")
@@ -171,7 +171,7 @@ class Readers:
 
     def an_artefact(self) -> None:
         kind, load = self.chance.choice(
-            [("flow", Flow.load), ("conditional", ConditionalFlow.load), ("head", ConditionalDensity1D.load)]
+            [("flow", Flow.load), ("conditional", ConditionalFlow.load), ("head", ParametricDensity1D.load)]
         )
         path = self.folder / kind / self.chance.choice(["card.json", "model.safetensors"])
         good = path.read_bytes()
@@ -260,7 +260,7 @@ class Readers:
         else:
             weights = odd_numbers(torch.ones(50), chance)
         mixture = Mixture({"signal": bump.BreitWigner(), "background": bump.Exponential()})
-        value, slope = UnbinnedLikelihood(mixture, x, weights).value_and_gradient(torch.tensor([300.0, 10.0, 100.0]))
+        value, slope = mixture.at(x, weights).value_and_gradient(torch.tensor([300.0, 10.0, 100.0]))
         assert not bool(value.isnan())
 
     def a_file_of_dijets(self) -> None:

@@ -28,14 +28,17 @@ HEPINF = [sys.executable, "-c", "from hepinf.runs.cli import main; raise SystemE
 TRAINING = """
 import sys
 import torch
+from hepinf.train.config import TrainConfig
 from hepinf.unbinned.conditional import train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 
 torch.set_num_threads(1)
 x = 1 + 8 * torch.rand(4000, 1, generator=torch.Generator().manual_seed(1))
 density = train_conditional(
-    x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), epochs=15, batch_size=100, hidden=(8,), bins=4,
-    progress=False, checkpoint=sys.argv[1] + "/state", checkpoint_every=0.0,
+    x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), flow={"hidden": (8,), "bins": 4},
+    training=TrainConfig(
+        epochs=15, batch_size=100, progress=False, checkpoint=sys.argv[1] + "/state", checkpoint_every=0.0,
+    ),
 )
 density.save(sys.argv[1] + "/density")
 """
