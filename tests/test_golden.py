@@ -58,7 +58,7 @@ from hepinf.infer.intervals import interval
 from hepinf.infer.mle import fit as maximise
 from hepinf.posterior.correction import correct
 from hepinf.posterior.joint import Joint
-from hepinf.posterior.joint import negative_binomial
+from hepinf.posterior.mc_statistics import negative_binomial
 from hepinf.problems.blobs2d import BINARY
 from hepinf.problems.blobs2d import MULTICLASS
 from hepinf.problems.blobs2d import unbinned_limit as blobs_limit
