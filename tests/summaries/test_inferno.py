@@ -61,8 +61,8 @@ def test_soft_bins_become_the_hard_bins_of_the_table(k, benchmark):
 def test_order_of_the_truth_rows(k, benchmark):
     "Unbinned limit < bound <= best ten bins < optimal classifier, and the best partition is stable in the grid."
     limit = benchmark.sigma(mixture.unbinned_information(60))
-    best, templates = mixture.partition(benchmark, 60)
-    finer, _ = mixture.partition(benchmark, 90)
+    best, templates = mixture.best_bins(benchmark, 60)
+    finer, _ = mixture.best_bins(benchmark, 90)
     assert limit < best.bound <= best["s"]
     assert best["s"] < mixture.classifier_templates(300).sigma(benchmark).value
     assert abs(best["s"] - finer["s"]) < 0.02
@@ -85,7 +85,7 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
     observable = Observable(["signal"], training=training, seed=1).fit(simulated)
     assert ("s", *observable.nuisances) == order
 
-    points, volumes = mixture.grid(60, mirror=False)
+    points, volumes = mixture.quadrature(60, mirror=False)
     on_events, on_points = (observable.ratios(part).double() for part in (simulated.events, points))
     learnt = observable.information - torch.diag(observable.prior)
     for benchmark in mixture.BENCHMARKS:
@@ -96,7 +96,7 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
         index = torch.bucketize(on_points[:, at] @ u, edges)
         excess = (
             mixture.templates_from_points(index, points, volumes).sigma(benchmark).value
-            / mixture.partition(benchmark, 60)[0]["s"]
+            / mixture.best_bins(benchmark, 60)[0]["s"]
             - 1
         )
         # 0.02 to 0.16 % for three initialisations; grids of 60 points and the steps of the shifts are good to 0.05 %
