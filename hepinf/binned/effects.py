@@ -148,6 +148,15 @@ class RateEffects:
         return self.log_low.shape[1]
 
 
+def coefficient_tables(low: Tensor, high: Tensor) -> list[Tensor]:
+    "Coefficients of value, slope and curvature (rate parameters, powers, rows), constant first."
+    tables = [torch.cat([torch.ones_like(low)[None], rate_polynomial(low, high)])]
+    for _ in range(2):
+        derivative = tables[-1][1:] * torch.arange(1.0, 7.0, dtype=torch.float64)[:, None, None]
+        tables.append(torch.cat([derivative, torch.zeros_like(derivative[:1])]))
+    return [table.transpose(0, 1).contiguous() for table in tables]
+
+# %% ../../nbs/07_binned/01_effects.ipynb #rates-compile
 def compile_rates(samples: Sequence[CompiledSample], grid: Grid, code: str) -> RateEffects:
     "The rates of all samples as tables of coefficients."
     device = samples[0].template.device
@@ -159,11 +168,7 @@ def compile_rates(samples: Sequence[CompiledSample], grid: Grid, code: str) -> R
         row_of_cell[grid.spans[i]] = row
         for rate in samples[i].rates:
             low[used[rate.parameter], row], high[used[rate.parameter], row] = rate.low, rate.high
-    tables = [torch.cat([torch.ones_like(low)[None], rate_polynomial(low, high)])]  # constant first
-    for _ in range(2):  # slope and curvature
-        derivative = tables[-1][1:] * torch.arange(1.0, 7.0, dtype=torch.float64)[:, None, None]
-        tables.append(torch.cat([derivative, torch.zeros_like(derivative[:1])]))
-    tables = [table.transpose(0, 1).contiguous().to(device) for table in tables]
+    tables = [table.to(device) for table in coefficient_tables(low, high)]
     return RateEffects(
         torch.tensor(list(used), dtype=torch.int64, device=device),
         RATE_CODES[code],

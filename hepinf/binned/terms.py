@@ -57,7 +57,7 @@ def _scatter_index(y: Yields, factor_parameter: Tensor, groups: int) -> tuple[Te
     bin = torch.arange(y.nominal.numel(), device=device) % y.bins
     return tuple(group * y.bins + bin for group in (*([by_row] if rows else []), *position[y.factors.index]))
 
-
+# %% ../../nbs/07_binned/03_terms.ipynb #groups-compile
 def compile_groups(y: Yields) -> Groups:
     "The groups of a model."
     rates, factors, shapes = y.rates, y.factors, y.shapes

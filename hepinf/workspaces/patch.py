@@ -56,9 +56,7 @@ def require_digests(workspace: dict, metadata: Any) -> None:
     if not isinstance(digests, dict):
         raise InputError("patchset, metadata: 'digests' must be a JSON object")
     if not digests:
-        raise InputError(
-            "patchset, metadata: its digests are missing, so it cannot be told which workspace it belongs to"
-        )
+        raise InputError("patchset, metadata: without digests no one can say which workspace it belongs to")
     for algorithm, expected in digests.items():
         if algorithm not in ("md5", "sha256"):
             raise InputError(f"patchset, digests: {unknown_name('algorithm', str(algorithm), ('md5', 'sha256'))}")
