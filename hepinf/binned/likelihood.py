@@ -7,7 +7,7 @@ __all__ = ['BinnedLikelihood']
 
 # %% ../../nbs/07_binned/10_likelihood.ipynb #imports
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,16 +17,13 @@ from ..core.expansion import Exact, GaussNewton
 from ..core.likelihood import LikelihoodBase
 from ..core.random import Seed
 
-if TYPE_CHECKING:
-    from hepinf.binned.model import BinnedModel
-
 # %% ../../nbs/07_binned/10_likelihood.ipynb #data
 class BinnedData(LikelihoodBase):
     "Data bound to a model, one set or a batch: rows, copies and changes."
 
     separable = True
 
-    def __init__(self, model: "BinnedModel", counts: Tensor, auxdata: Tensor):
+    def __init__(self, model: Any, counts: Tensor, auxdata: Tensor):
         self.model, self.counts, self.auxdata = model, counts, auxdata
         self.names, self.poi = list(model.parameter_names), model.poi
         self.bounds, self.start = model.bounds, model.nominal
@@ -34,26 +31,26 @@ class BinnedData(LikelihoodBase):
         self.batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
         self.rank = float(counts.shape[-1])
 
-    def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedData":
+    def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
         batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
         return self._changed(counts=counts, auxdata=auxdata, batch_shape=batch_shape)
 
-    def flatten(self, shape: Sequence[int]) -> "BinnedData":
+    def flatten(self, shape: Sequence[int]) -> "BinnedLikelihood":
         "One data set for each element of `shape`, in one axis."
         rows = torch.Size(shape).numel()
         both = (x.expand(*shape, -1).reshape(rows, x.shape[-1]) for x in (self.counts, self.auxdata))
         return self.with_data(*both)
 
-    def take(self, rows: Int[Tensor, " rows"]) -> "BinnedData":
+    def take(self, rows: Int[Tensor, " rows"]) -> "BinnedLikelihood":
         "Some data sets of a flattened likelihood."
         return self.with_data(self.counts[rows], self.auxdata[rows])
 
-    def with_point_axis(self) -> "BinnedData":
+    def with_point_axis(self) -> "BinnedLikelihood":
         "The same data with one more axis at the end of the batch, for several points each."
         return self.with_data(self.counts[..., None, :], self.auxdata[..., None, :])
 
-    def softened(self, size: float) -> "BinnedData | None":
+    def softened(self, size: float) -> "BinnedLikelihood | None":
         "Empty bins count a fraction of an event: its logarithm is a barrier where their yields would be negative."
         empty = self.counts == 0
         return self.with_data(torch.where(empty, size, self.counts), self.auxdata) if bool(empty.any()) else None
@@ -81,11 +78,11 @@ class BinnedExperiment(BinnedData):
         tensors = (self.counts, self.auxdata, yields.nominal, yields.shapes.linear, yields.shapes.curved)
         return any(x.requires_grad for x in tensors)
 
-    def asimov(self, theta: Float[Tensor, "*batch parameters"]) -> "BinnedExperiment":
+    def asimov(self, theta: Float[Tensor, "*batch parameters"]) -> "BinnedLikelihood":
         "The likelihood of the data that are expected at theta."
         return self.with_data(self.model.expected(theta), self.model.expected_auxdata(theta))
 
-    def toys(self, theta: Float[Tensor, "*batch parameters"], seed: Seed = 0) -> "BinnedExperiment":
+    def toys(self, theta: Float[Tensor, "*batch parameters"], seed: Seed = 0) -> "BinnedLikelihood":
         "The likelihood of one simulated data set for each theta."
         return self.with_data(*self.model.sample(theta, seed=seed))
 

@@ -9,7 +9,6 @@ __all__ = []
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -95,7 +94,7 @@ class Coordinates:
         self.poi_whitening = Whitening([priors[name] for name in pois], device=model.device)  # always double
         self.dtype, self.device = self.whitening.dtype, model.device
 
-    def cast(self, dtype: torch.dtype) -> Self:
+    def cast(self, dtype: torch.dtype) -> "Coordinates":
         "The same in another precision: single is fast enough for simulation, double for weights."
         other = copy.copy(self)
         other.yields, other.nominal, other.dtype = self.model.yields.cast(dtype), self.nominal.to(dtype), dtype
