@@ -141,7 +141,7 @@ def model_table(model: MeasuredModel) -> Markdown:
         rows.append([channel, size, number(observed), events, ", ".join(model.samples[channel])])
     if len(model.channels) > _SHOWN_CHANNELS:
         rows.append([f"... {len(model.channels)} channels", str(model.yields.bins), "", "", ""])
-    line = f"Binned model of {model.poi or 'no parameter of interest'}; {counts}."
+    line = f"Binned model{f' of {model.poi}' if model.poi else ''}; {counts}."
     return Markdown(f"{line}\n\n{markdown_table(rows)}")
 
 # %% ../../nbs/07_binned/12_model.ipynb #described

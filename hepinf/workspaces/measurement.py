@@ -76,7 +76,7 @@ class Measurement:
         sets = self.parameters.values()
         constrained = [entry.constraint is not None for entry in sets for _ in entry.inits]
         counts = parameter_counts(constrained, [fixed for entry in sets for fixed in entry.fixed])
-        line = f"Measurement '{self.name}' of {self.poi or 'no parameter of interest'}; {counts}."
+        line = f"Measurement '{self.name}'{f' of {self.poi}' if self.poi else ''}; {counts}."
         return Markdown(f"{line}\n\n{markdown_table(self.rows())}")
 
     def __repr__(self) -> str:
