@@ -9,7 +9,7 @@ __all__ = []
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -81,6 +81,9 @@ def consecutive(positions: Sequence[int]) -> list[slice]:
     return [slice(positions[a], positions[b - 1] + 1) for a, b in zip(starts, [*starts[1:], len(positions)])]
 
 # %% ../../nbs/12_posterior/01_coordinates.ipynb #coordinates
+_T = TypeVar("_T", bound="Coordinates")
+
+
 class Coordinates:
     "The floating parameters of a model, in coordinates z in which every prior is a standard normal."
 
@@ -95,7 +98,7 @@ class Coordinates:
         self.poi_whitening = Whitening([priors[name] for name in pois], device=model.device)  # always double
         self.dtype, self.device = self.whitening.dtype, model.device
 
-    def cast(self, dtype: torch.dtype) -> Self:
+    def cast(self: _T, dtype: torch.dtype) -> _T:
         "The same in another precision: single is fast enough for simulation, double for weights."
         other = copy.copy(self)
         other.yields, other.nominal, other.dtype = self.model.yields.cast(dtype), self.nominal.to(dtype), dtype

@@ -143,4 +143,4 @@ def model(qcd_weight: float = 1.0, seed: int = 2023, device: torch.device | str 
 
 def joint(mc: str = "gamma", qcd_weight: float = 1.0, device: torch.device | str | None = None) -> Joint:
     "Strengths and luminosity with their priors, and counts; the shapes are nuisances."
-    return Joint(model(qcd_weight, device=device), priors(), interest=NAMES, mc=mc)
+    return Joint(model(qcd_weight, device=device), priors(), pois=NAMES, mc=mc)
