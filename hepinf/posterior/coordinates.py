@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..core.checks import unknown_name
-from ..core.errors import InputError
+from ..core.errors import InputError, NumericalError
 from ..core.protocols import Prior
 from ..stats.whitening import Whitening
 
@@ -117,3 +117,13 @@ class Coordinates:
     def parameters(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         "The floating parameters in their own units."
         return self.whitening(z)[0]
+
+# %% ../../nbs/12_posterior/01_coordinates.ipynb #finite
+def require_finite_points(
+    joint: Coordinates, z: Float[Tensor, "rows dim"], finite: Bool[Tensor, " rows"], what: str
+) -> None:
+    "Refuse points where something is no number, with the parameters of the first; they would spoil a training."
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        values = ", ".join(f"{name} = {x:.4g}" for name, x in zip(joint.names, joint.parameters(z[row]).tolist()))
+        raise NumericalError(f"{int((~finite).sum())} of {len(z)} points: {what} is not finite; first: {values}")
