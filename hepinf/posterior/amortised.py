@@ -25,6 +25,7 @@ from ..core.protocols import Prior
 from ..core.random import Seed, as_generator
 from ..core.results import Estimate, Result
 from ..diagnostics.hpd import hpdi
+from ..flows.bijections import normal_log_prob
 from .correction import CorrectedPosterior, CorrectionConfig, correct
 from .encoder import Encoding
 from .joint import Joint
@@ -48,9 +49,9 @@ def _draw(
     for rows in context.split(per):
         latent = torch.randn(len(rows) * n, dim, generator=generator, device=context.device)
         if len(rows) == 1:
-            parts += [network.core.from_latent(part, rows) for part in latent.split(_POINTS_AT_ONCE)]
+            parts += [network.core.inverse(part, rows) for part in latent.split(_POINTS_AT_ONCE)]
         else:
-            parts.append(network.core.from_latent(latent, rows.repeat_interleave(n, 0)))
+            parts.append(network.core.inverse(latent, rows.repeat_interleave(n, 0)))
     u = torch.cat(parts).unflatten(0, (len(context), n))
     return encoding.location[:, None] + torch.linalg.solve_triangular(encoding.factor.mT, u.mT, upper=True).mT
 
@@ -66,15 +67,15 @@ def _modes(
         context = network.context(encoding.features)
         rows, dim = encoding.location.shape
         wide = context.repeat_interleave(_TRIALS, 0)
-        u = network.core.from_latent(torch.randn(rows * _TRIALS, dim, generator=generator, device=context.device), wide)
-        best = network.core(u, wide).view(rows, _TRIALS).argmax(1)
+        u = network.core.inverse(torch.randn(rows * _TRIALS, dim, generator=generator, device=context.device), wide)
+        best = normal_log_prob(*network.core(u, wide)).view(rows, _TRIALS).argmax(1)
         u = u.view(rows, _TRIALS, -1)[torch.arange(rows, device=u.device), best]
     u = u.clone().requires_grad_()
     search = torch.optim.LBFGS([u], max_iter=steps, line_search_fn="strong_wolfe", tolerance_grad=1e-5)
 
     def closure():
         search.zero_grad()
-        loss = -network.core(u, context).sum()
+        loss = -normal_log_prob(*network.core(u, context)).sum()
         loss.backward(inputs=[u])
         return loss
 

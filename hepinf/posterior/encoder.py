@@ -107,8 +107,8 @@ class CountEncoder(_Regression):
         super().__init__(joint)
         if newton_steps < 1:
             raise InputError(f"newton_steps: at least one, not {newton_steps}")
-        self.newton_steps = newton_steps
-        self.direct, self.binned = self.count_features(), joint.bins if self.with_counts else 0
+        self.newton_steps, self.binned = newton_steps, joint.bins if self.with_counts else 0
+        self.direct = self.count_features()
         self.register_buffer("feature_mean", torch.zeros(self.direct, device=joint.device))
         self.register_buffer("feature_sd", torch.ones(self.direct, device=joint.device))
 
@@ -133,8 +133,7 @@ class CountEncoder(_Regression):
     @torch.no_grad()
     def forward(self, counts: Float[Tensor, "rows bins"]) -> Encoding:
         "The encoding of each data set."
-        counts = counts.to(self.mean)
-        encoding = self.encode(counts)
+        encoding = self.encode(counts := counts.to(self.mean))
         features = [((encoding.features - self.feature_mean) / self.feature_sd).clamp(-_LARGEST, _LARGEST)]
         features += [self._columns(counts)[:, :-1]] if self.with_counts else []
         return replace(encoding, features=torch.cat(features, 1))

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..binned.derivatives import PoissonYields
 from ..binned.model import BinnedModel
-from ..binned.yields import PoissonYields
 from ..core.checks import unknown_name
 from ..core.errors import InputError, RunError
 from ..core.protocols import Prior

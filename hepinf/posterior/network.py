@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
-from ..flows.flow import Core, arqs, glow
+from ..flows.bijections import Transform, normal_log_prob
+from ..flows.flow import arqs, coupling_flow
 from .encoder import CountEncoder, require_encoder
 from .joint import Joint
 
@@ -87,16 +88,11 @@ def _embedding(widths: list[int], seed: int) -> nn.ModuleList:
     return layers
 
 
-def _flow_core(dim: int, context: int, config: PosteriorConfig, seed: int) -> Core:
+def _flow_core(dim: int, context: int, config: PosteriorConfig, seed: int) -> Transform:
     "The blocks."
     if dim == 1:  # nothing to couple: a spline whose knots depend on the context
-        return arqs(1, context, bijectors=1, hidden=list(config.hidden), seed=seed).core
-    return glow(dim, context, blocks=config.blocks, hidden=list(config.hidden), seed=seed).core
-
-# %% ../../nbs/12_posterior/05_network.ipynb #normal
-def normal_log_prob(z: Float[Tensor, "rows dim"], log_det: Float[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-    "Log density from latent points and log-determinants."
-    return log_det - 0.5 * z.square().sum(-1) - 0.5 * math.log(2 * math.pi) * z.shape[-1]
+        return arqs(1, context, transforms=1, hidden=list(config.hidden), seed=seed).transform
+    return coupling_flow(dim, context, blocks=config.blocks, hidden=list(config.hidden), seed=seed).transform
 
 # %% ../../nbs/12_posterior/05_network.ipynb #posterior-network
 class PosteriorNetwork(nn.Module):
@@ -123,7 +119,7 @@ class PosteriorNetwork(nn.Module):
         self, u: Float[Tensor, "rows dim"], features: Float[Tensor, "rows features"]
     ) -> tuple[Float[Tensor, "rows dim"], Float[Tensor, " rows"]]:
         "Latent points and log-determinants."
-        return self.core.to_latent(u, self.context(features))
+        return self.core(u, self.context(features))
 
     def log_prob(
         self, u: Float[Tensor, "rows dim"], features: Float[Tensor, "rows features"]

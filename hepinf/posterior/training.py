@@ -15,8 +15,9 @@ from torch import Tensor
 from ..core.errors import InputError
 from ..core.random import spawn
 from ..diagnostics.latent import latent_normality
+from ..flows.bijections import normal_log_prob
 from .joint import Joint
-from .network import LearntParts, PosteriorConfig, build_network, normal_log_prob
+from .network import LearntParts, PosteriorConfig, build_network
 from .simulations import SimulatedPairs, encode_pairs
 from ..train.config import TrainConfig
 from ..train.history import History

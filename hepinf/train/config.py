@@ -106,9 +106,7 @@ class TrainConfig:
         _check_numbers(self)
         _check_choices(self)
 
-    def replace(self, **changes: Any) -> "TrainConfig":
-        "The same settings with some changed."
-        return dataclasses.replace(self, **changes)
+    replace = dataclasses.replace  # config.replace(lr=0.01): the same settings with some changed
 
     def with_defaults(self, defaults: "TrainConfig") -> "TrainConfig":
         "The same settings with those that are None taken from `defaults`; a length replaces a length."

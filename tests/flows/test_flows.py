@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
-from hepinf.flows.flow import Flow, arqs, glow, maf
+from hepinf.flows.flow import Flow, arqs, coupling_flow, maf
 from hepinf.flows.sparse import dependence_order
 from hepinf.problems import standin
-from hepinf.problems.lhc_toy import ToyLikelihood, log_evidence, samples
+from hepinf.problems.lhc_toy import ToyLikelihood
+from hepinf.problems.lhc_toy_evidence import toy_log_evidence
+from hepinf.problems.lhc_toy_samples import toy_samples
 from hepinf.stats.priors import Normal
 from hepinf.surrogates.certificate import certify_density
 from hepinf.surrogates.nflikelihood import NFLikelihood
@@ -16,8 +18,8 @@ from hepinf.surrogates.nflikelihood import NFLikelihood
 FAMILIES = {
     "maf": lambda dim, context, **o: maf(dim, context, hidden=(16, 16), permutation="random", **o),
     "arqs": lambda dim, context, **o: arqs(dim, context, hidden=(16,), bins=3, residual=False, **o),
-    "glow": lambda dim, context, **o: glow(dim, context, hidden=(16,), blocks=3, **o),
-    "hubs": lambda dim, context, **o: arqs(dim, context, hidden=(16,), bins=3, bijectors=1, hubs=dim // 2, **o),
+    "glow": lambda dim, context, **o: coupling_flow(dim, context, hidden=(16,), blocks=3, **o),
+    "hubs": lambda dim, context, **o: arqs(dim, context, hidden=(16,), bins=3, transforms=1, leading=dim // 2, **o),
 }
 
 
@@ -25,7 +27,7 @@ def perturbed(family, dim, context, seed, **options):
     generator = torch.Generator().manual_seed(seed)
     flow = FAMILIES[family](dim, context, **options)
     with torch.no_grad():
-        for weight in flow.core.parameters():
+        for weight in flow.transform.parameters():
             weight += 0.03 * torch.randn(weight.shape, generator=generator)
     c = torch.randn(400, context, generator=generator, dtype=torch.float64) if context else None
     return flow, torch.rand(400, dim, generator=generator, dtype=torch.float64), c
@@ -39,14 +41,14 @@ def test_contract(family, dim, context, tmp_path):
     flow, x, c = perturbed(family, dim, context, seed=dim, lower=lower, upper=upper)
     flow.standardise(x, c)
     for precision, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
-        flow.core.to(precision)
+        flow.transform.to(precision)
         z, log_det = flow.to_latent(x, c)
         back, log_det_back = flow.from_latent(z, c)
         assert (back - x).abs().max() < tolerance
         assert (log_det + log_det_back).abs().max() < 1e3 * tolerance
         one = None if c is None else c[:1]
-        drawn = flow.sample(5000, one, generator=torch.Generator().manual_seed(1))
-        assert bool(((drawn > flow.frame.lower) & (drawn < flow.frame.upper)).all())
+        drawn = flow.sample(5000, one, seed=1)
+        assert bool(((drawn > flow.support.lower) & (drawn < flow.support.upper)).all())
         assert torch.isfinite(flow(drawn, one)).all()
         again = Flow.load(flow.save(tmp_path / family))
         assert torch.equal(again(x, c), flow(x, c))
@@ -55,9 +57,9 @@ def test_contract(family, dim, context, tmp_path):
 
 @pytest.mark.parametrize("family", ["maf", "arqs"])
 def test_no_dependency_is_lost_in_narrow_networks(family):
-    flow = {"maf": maf, "arqs": arqs}[family](30, hidden=(4,), bijectors=1, activation="tanh").double()
+    flow = {"maf": maf, "arqs": arqs}[family](30, hidden=(4,), transforms=1, activation="tanh").double()
     with torch.no_grad():
-        for n, weight in enumerate(flow.core.parameters()):
+        for n, weight in enumerate(flow.transform.parameters()):
             weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(n)) * 0.3)
     x = torch.randn(30, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     jacobian = torch.autograd.functional.jacobian(lambda v: flow.to_latent(v)[0], x)
@@ -67,7 +69,7 @@ def test_no_dependency_is_lost_in_narrow_networks(family):
 
 def test_bounds_given_as_python_floats_keep_their_digits():
     flow = maf(1, lower=[0.1], upper=[0.3])
-    assert float(flow.frame.lower) == 0.1 and float(flow.frame.upper) == 0.3
+    assert float(flow.support.lower) == 0.1 and float(flow.support.upper) == 0.3
     assert bool(torch.isfinite(flow(torch.tensor([[0.1], [0.3]], dtype=torch.float64))).all())
     assert flow(torch.tensor([0.3000001], dtype=torch.float64)) == -math.inf
 
@@ -204,9 +206,9 @@ def test_sparse_training_takes_a_context_and_a_checkpoint(tmp_path):
 
 def test_toy_evidence_by_two_proposals():
     toy = ToyLikelihood()
-    one, two = log_evidence(toy, "globals", n=4096, seed=3), log_evidence(toy, "full", n=20_000, seed=4)
+    one, two = toy_log_evidence(toy, "globals", n=4096, seed=3), toy_log_evidence(toy, "full", n=20_000, seed=4)
     assert abs(one.value - two.value) < 4 * math.hypot(one.error, two.error)
-    theta = samples(1000, seed=33, cache=None)
+    theta = toy_samples(1000, seed=33, cache=None)
     assert bool(torch.isfinite(toy.log_prob(theta)).all()) and theta[:, 0].min() > -1
 
 

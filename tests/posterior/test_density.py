@@ -54,7 +54,7 @@ CASES = {
     "counting": counting,
     "gamma": lambda: shapes("gamma"),
     "no simulation": lambda: shapes("none"),
-    "vh": vh.joint,
+    "vh": vh.vh_joint,
 } | {path.stem: lambda path=path: published(path) for path in PUBLISHED}
 
 
