@@ -23,7 +23,7 @@ test: $(VENV)/dev.stamp
 readme:
 	@$(BIN)/jupyter nbconvert --log-level WARN --to markdown --execute nbs/index.ipynb --output-dir $(OUT) --output README \
 		--TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_input_tags=remove-input
-	@sed -E -i.bak 's#\]\((images/|papers/|tutorials/|[0-9]{2}_)#](nbs/\1#g' $(OUT)/README.md && rm $(OUT)/README.md.bak
+	@sed -E -i.bak 's#\]\((images/|papers/|tutorials/|[0-9]{2}_[a-z]+/)#](nbs/\1#g' $(OUT)/README.md && rm $(OUT)/README.md.bak
 
 # The stamps make a second call install nothing; dev contains run.
 SETUP := settings.ini setup.py pyproject.toml constraints.txt

@@ -53,7 +53,7 @@ setup(
     package_dir={"hepinf.papers": "nbs/papers"},
     package_data={
         "hepinf": ["py.typed", "workflow/Snakefile", "workflow/profiles/*/config.yaml"],
-        "hepinf.problems": ["data/*.npz"],
+        "hepinf.problems": ["data/*.npz", "data/*.txt"],
         "hepinf.papers": ["*.ipynb", "*.yaml"],
     },
     include_package_data=False,

@@ -22,10 +22,10 @@ from frozen import FOLDER, Numbers, differences, read, sweep_numbers, write
 # isort: off
 from hepinf.binned.interpolation import RATE_CODES
 from hepinf.binned.interpolation import SHAPE_CODES
-from hepinf.binned.interpolation import bend
+from hepinf.binned.interpolation import even_part
 from hepinf.binned.interpolation import rate_polynomial
-from hepinf.binned.interpolation import rate_response
-from hepinf.binned.interpolation import shape_response
+from hepinf.binned.interpolation import interpolate_rate
+from hepinf.binned.interpolation import interpolate_shape
 from hepinf.binned.model import BinnedModel
 from hepinf.binned.processes import Parameter
 from hepinf.binned.processes import Process
@@ -58,24 +58,24 @@ from hepinf.infer.intervals import interval
 from hepinf.infer.mle import fit as maximise
 from hepinf.posterior.correction import correct
 from hepinf.posterior.joint import Joint
-from hepinf.posterior.joint import negative_binomial
+from hepinf.posterior.mc_statistics import negative_binomial
 from hepinf.problems.blobs2d import BINARY
 from hepinf.problems.blobs2d import MULTICLASS
-from hepinf.problems.blobs2d import limit as blobs_limit
+from hepinf.problems.blobs2d import unbinned_limit as blobs_limit
 from hepinf.problems.bump import BreitWigner
 from hepinf.problems.bump import Exponential
 from hepinf.problems.bump import pseudo_data
 from hepinf.problems.lhc_toy import ToyLikelihood
 from hepinf.problems.mixture3d import BENCHMARKS
 from hepinf.problems.mixture3d import classifier_templates
-from hepinf.problems.mixture3d import partition
+from hepinf.problems.mixture3d import best_bins
 from hepinf.problems.mixture3d import sample_background
 from hepinf.problems.mixture3d import sample_signal
 from hepinf.problems.mixture3d import shift_tangents
 from hepinf.problems.mixture3d import unbinned_information
 from hepinf.problems.standin import ew_like
 from hepinf.problems.standin import flavor_like
-from hepinf.problems.vh import joint as vh_joint
+from hepinf.problems.vh import vh_joint as vh_joint
 from hepinf.stats.importance import importance_ess
 from hepinf.stats.importance import kl_forward
 from hepinf.stats.importance import kl_forward_weighted
@@ -107,10 +107,10 @@ from hepinf.summaries.histogram import softmax_bins
 from hepinf.train.config import TrainConfig
 from hepinf.train.loop import train
 from hepinf.train.networks import MLP
+from hepinf.unbinned.likelihood import UnbinnedLikelihood
 from hepinf.unbinned.mixture import Mixture
-from hepinf.unbinned.mixture import UnbinnedLikelihood
-from hepinf.unbinned.parametric import ConditionalDensity1D
-from hepinf.unbinned.parametric import HEADS
+from hepinf.unbinned.parametric import ParametricDensity1D
+from hepinf.unbinned.parametric import SHAPES
 from hepinf.unbinned.scan import scan
 from hepinf.workspaces.schema import example_workspace
 # isort: on
@@ -173,7 +173,7 @@ def counting_model() -> BinnedModel:
     signal, background = torch.tensor([2.0, 6.0, 12.0]), torch.tensor([120.0, 60.0, 20.0])
     scale = Variation(down=0.97 * background, up=1.03 * background, step=1.0)
     return BinnedModel(
-        [Process("signal", signal, rate="mu"), Process("background", background, variations={"scale": scale})],
+        [Process("signal", signal, norm="mu"), Process("background", background, variations={"scale": scale})],
         [Parameter("mu", 1.0), Parameter("scale", 0.0, constraint=Normal(0.0, 1.0))],
     )
 
@@ -310,9 +310,10 @@ def interpolation() -> Numbers:
     low, high = torch.tensor([0.9, 1.15], dtype=torch.float64)
     found: Numbers = {"rate polynomial": values(rate_polynomial(low, high))}
     for code in SHAPE_CODES:
-        found[f"{code}: shapes"] = values(shape_response(alpha[:, None], down, nominal, up, code))
-        found |= {f"{code}: bend, derivative {n}": values(bend(alpha, code, n)) for n in range(3)}
-    return found | {f"{code}: rates": values(rate_response(alpha, low, high, code)) for code in RATE_CODES}
+        frozen = {"quadratic_taylor": "taylor"}.get(code, code)
+        found[f"{frozen}: shapes"] = values(interpolate_shape(alpha[:, None], down, nominal, up, code))
+        found |= {f"{frozen}: bend, derivative {n}": values(even_part(alpha, code, n)) for n in range(3)}
+    return found | {f"{code}: rates": values(interpolate_rate(alpha, low, high, code)) for code in RATE_CODES}
 
 
 def histograms() -> Numbers:
@@ -338,7 +339,7 @@ def summaries() -> Numbers:
     templates, exact = classifier_templates(200), unbinned_information(40)
     found: Numbers = {}
     for k, benchmark in enumerate(BENCHMARKS):
-        best, _ = partition(benchmark, 30)
+        best, _ = best_bins(benchmark, 30)
         network = MLP((3, 30, 10), seed=3).double()
         response = tangent_response(lambda x, b=benchmark: shift_tangents(x, b.shapes)) if benchmark.shapes else None
         loss = InfernoLoss(
@@ -365,7 +366,7 @@ BUMP = torch.tensor([300.0, 15.0, 100.0], dtype=torch.float64)  # M_pole, Gamma,
 
 def bump(yields: dict[str, float] | None) -> UnbinnedLikelihood:
     mixture = Mixture({"signal": BreitWigner(), "background": Exponential()}, yields)
-    return UnbinnedLikelihood(mixture, pseudo_data(BUMP, generator(5), signal=200, background=2000))
+    return mixture.at(pseudo_data(BUMP, generator(5), signal=200, background=2000))
 
 
 def unbinned() -> Numbers:
@@ -377,16 +378,16 @@ def unbinned() -> Numbers:
             value, slope = events.value_and_gradient(point)
             found |= {f"{name}, {at}: log L": values(value), f"{name}, {at}: gradient": values(slope)}
             found[f"{name}, {at}: yields"] = list(events.yields(point).values())
-            found[f"{name}, {at}: their spreads"] = list(events.yield_sd(point).values())
+            found[f"{name}, {at}: their spreads"] = list(events.yield_errors(point).values())
     return found
 
 
 def scanned() -> Numbers:
     """Its climb stops where log L may rise by 1e-4 of its tolerance: as a limit, no more than five digits."""
     found = scan(bump(None), start=BUMP)
-    assert found.converged
-    shift = (found.theta - BUMP) / found.sigma
-    return {"log L": found.value, "log sigma": values(found.sigma.log()), "shift / sigma": values(shift)}
+    assert found.ok
+    shift = (found.theta - BUMP) / found.error
+    return {"log L": found.log_prob, "log sigma": values(found.error.log()), "shift / sigma": values(shift)}
 
 
 def pairs_of_vh() -> Numbers:
@@ -508,8 +509,8 @@ def heads() -> Numbers:
     """Densities of one feature, as they begin: about as wide as the window of this one."""
     x, theta = torch.linspace(-2.5, 2.5, 9, dtype=torch.float64)[:, None], torch.tensor([200.0, 10.0]).double()
     box = {"M": (100.0, 400.0), "G": (5.0, 30.0)}
-    densities = {head: ConditionalDensity1D("x", (-3.0, 3.0), box, head=head, seed=2) for head in HEADS}
-    return {head: values(density.log_prob(x, theta)) for head, density in densities.items()}
+    densities = {shape: ParametricDensity1D("x", (-3.0, 3.0), box, shape=shape, seed=2) for shape in SHAPES}
+    return {shape: values(density.log_prob(x, theta)) for shape, density in densities.items()}
 
 
 # --- how good is it? ---

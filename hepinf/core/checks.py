@@ -19,7 +19,7 @@ def require_finite(
     name: str,  # what the tensor is called in the message
     axis: str = "event",  # what the first axis counts
 ) -> None:
-    "Raise `InputError` that names the first row of `values` which holds a NaN or an infinity."
+    "Refuse NaN and infinity. Raises: InputError that names the first row which holds one."
     if not hasattr(values, "isfinite"):
         raise TypeError(f"{name}: a torch tensor is needed, not {type(values).__name__}")
     finite = values.isfinite()

@@ -29,26 +29,13 @@ class LogDensity(Protocol):
         "Logarithm of the density or likelihood, up to a constant; differentiable in theta."
         ...
 
-# %% ../../nbs/01_core/08_protocols.ipynb #likelihood
+# %% ../../nbs/01_core/08_protocols.ipynb #data-sets
 @runtime_checkable
-class Likelihood(LogDensity, Protocol):
-    "A log-likelihood that can be fitted: data included, derivatives, one data set or a batch of them."
+class _DataSets(Protocol):
+    "One data set, or a batch of them whose shape can be changed."
 
-    fixed: Bool[Tensor, " parameters"]  # parameters that a fit leaves at their start
     batch_shape: torch.Size  # of the data sets; () for one
-    constraints: tuple[Tensor, Tensor] | None  # centres and widths of auxiliary measurements, or NaN
     separable: bool  # derivatives by formula, of any rows alone
-    rank: float  # terms of the Gauss-Newton curvature; infinite if there is no such form
-
-    def value_and_gradient(self, theta: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor]:
-        "log L (*batch,) and its gradient (*batch, parameters); no graph is kept."
-        ...
-
-    def quadratic(
-        self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
-    ) -> Exact | GaussNewton:
-        "Expansion of each data set in its free parameters; `approximate` allows Gauss-Newton."
-        ...
 
     def flatten(self, shape: Sequence[int]) -> "Likelihood":
         "One data set for each element of `shape`, which `batch_shape` broadcasts to, in one axis."
@@ -60,6 +47,25 @@ class Likelihood(LogDensity, Protocol):
 
     def with_point_axis(self) -> "Likelihood":
         "The same data with one more axis at the end of the batch, for several points each; for separable ones."
+        ...
+
+# %% ../../nbs/01_core/08_protocols.ipynb #likelihood
+@runtime_checkable
+class Likelihood(LogDensity, _DataSets, Protocol):
+    "A log-likelihood that can be fitted: data included, derivatives, one data set or a batch of them."
+
+    fixed: Bool[Tensor, " parameters"]  # parameters that a fit leaves at their start
+    constraints: tuple[Tensor, Tensor] | None  # centres and widths of auxiliary measurements, or NaN
+    rank: float  # terms of the Gauss-Newton curvature; infinite if there is no such form
+
+    def value_and_gradient(self, theta: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor]:
+        "log L (*batch,) and its gradient (*batch, parameters); no graph is kept."
+        ...
+
+    def quadratic(
+        self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
+    ) -> Exact | GaussNewton:
+        "Expansion of each data set in its free parameters; `approximate` allows Gauss-Newton."
         ...
 
     def softened(self, size: float) -> "Likelihood | None":

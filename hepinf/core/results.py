@@ -77,10 +77,10 @@ def _shown(value: object) -> str:
 # %% ../../nbs/01_core/06_results.ipynb #gather
 def gather(*parts: str | tuple[str, ...] | Result | None) -> tuple[str, ...]:
     "The problems of several parts (sentences, tuples of them, results; empty ones are left out), each once, in order."
-    found: dict[str, None] = {}
+    collected: dict[str, None] = {}
     for part in parts:
         sentences = (
             part.problems if isinstance(part, Result) else (part or ()) if not isinstance(part, str) else (part,)
         )
-        found |= dict.fromkeys(sentence for sentence in sentences if sentence)
-    return tuple(found)
+        collected |= dict.fromkeys(sentence for sentence in sentences if sentence)
+    return tuple(collected)

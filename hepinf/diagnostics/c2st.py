@@ -49,14 +49,14 @@ def _discriminants(a: Tensor, b: Tensor, dim: int) -> Tensor:
     "Directions (features, 2) that separate the features of two samples: dense and sparse."
     a, b = a.double(), b.double()
     gap = a.mean(0) - b.mean(0)
-    spread = (a.T.cov() + b.T.cov()).reshape(len(gap), len(gap)) / 2
-    pull = gap.abs() / (spread.diagonal().clamp_min(1e-12) * (1 / len(a) + 1 / len(b))).sqrt()
+    covariance = (a.T.cov() + b.T.cov()).reshape(len(gap), len(gap)) / 2
+    pull = gap.abs() / (covariance.diagonal().clamp_min(1e-12) * (1 / len(a) + 1 / len(b))).sqrt()
     candidates = 2 * dim + dim * (dim - 1) // 2
     large = (pull > math.sqrt(2 * math.log(candidates))).nonzero()[:, 0]
     sets = (torch.arange(2 * dim, device=a.device), large if len(large) else pull.argmax()[None])
     directions = gap.new_zeros(len(gap), 2)
     for k, chosen in enumerate(sets):
-        block = spread[chosen][:, chosen]
+        block = covariance[chosen][:, chosen]
         ridge = 1e-6 * block.diagonal().mean().clamp_min(1e-6) * torch.eye(len(chosen), device=a.device)
         directions[chosen, k] = torch.linalg.solve(block + ridge, gap[chosen])
     return directions
@@ -102,7 +102,7 @@ class C2ST(Result):
 
 # %% ../../nbs/05_diagnostics/02_c2st.ipynb #verdict
 def _verdict(f_x: Tensor, f_y: Tensor) -> C2ST:
-    "From the scores of held-out events, as many of each sample."
+    "From the scores of test events, as many of each sample."
     from scipy.stats import norm
 
     f_x, f_y, n = f_x.double(), f_y.double(), len(f_x)

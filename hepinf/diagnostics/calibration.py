@@ -125,7 +125,10 @@ def sets_needed(
     *,
     seed: int = 0,
 ) -> int:
-    "Data sets with which 95 % of perfect posteriors show a `max_median` below `accuracy`. Raises: InputError."
+    """Data sets with which 95 % of perfect posteriors show a `max_median` below `accuracy`.
+
+    Raises: InputError for an accuracy outside 0 to 0.5.
+    """
     if not 0 < accuracy < 0.5:
         raise InputError(f"accuracy: a number between 0 and 0.5, not {accuracy}")
     r = torch.rand(1000, dim, generator=torch.Generator().manual_seed(seed))

@@ -175,7 +175,7 @@ def wasserstein(
 
 # %% ../../nbs/05_diagnostics/00_two_sample.ipynb #frobenius
 def _correlation(x: Tensor, name: str, names: Sequence[str] | None) -> Tensor:
-    "Correlation matrix of a sample (n, dim); raises if a dimension is constant."
+    "Correlation matrix of a sample (n, dim); Raises: InputError if a dimension is constant."
     same = (x == x[0]).all(0).nonzero()[:, 0].tolist()
     if same:
         label = repr(names[same[0]]) if names else same[0]

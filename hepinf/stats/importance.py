@@ -47,7 +47,7 @@ def generalised_pareto(exceedances: Float[Tensor, " events"]) -> tuple[float, fl
 
 # %% ../../nbs/02_stats/02_importance.ipynb #finite
 def _finite_weights(log_w: Tensor) -> Tensor:
-    "float64 log weights, zeros (-inf) allowed; raises for NaN, +inf and for no weight at all."
+    "float64 log weights, zeros (-inf) allowed; Raises: InputError for NaN, +inf or no weight at all."
     log_w = log_w.detach().double()
     bad = (log_w.isnan() | (log_w == math.inf)).nonzero()[:, 0]
     if len(bad):

@@ -7,6 +7,7 @@ __all__ = ['Observable']
 
 # %% ../../nbs/09_summaries/09_observable.ipynb #imports
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import as_generator
 from .losses import CrossEntropy
-from .partition import best_partition
+from .partition import Partition, best_partition
 from .score import Intensity
 from .simulation import Simulation
 from .templates import WeightMatrix, binned_model
@@ -37,9 +38,10 @@ def _layers(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _set_to_zero(layer: nn.Linear) -> None:
+def _set_to_zero(layer: nn.Linear) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
+    return layer
 
 # %% ../../nbs/09_summaries/09_observable.ipynb #network
 class RatioNetwork(nn.Module):
@@ -60,14 +62,13 @@ class RatioNetwork(nn.Module):
             "spread": torch.where(width > 0, width, 1.0),
             "log_yields": yields.clamp_min(1e-30).log().to(events.dtype),
             "unit": torch.ones(len(yields)),  # root mean square of each fraction
-            "scale": torch.ones(ratios),  # of the outputs
+            "scale": torch.ones(ratios),
         }.items():
             self.register_buffer(name, value)
         sizes = (events.shape[1], *hidden)
         self.classifier = _layers((*sizes, len(yields)), generator)[:-1]
         self.trunk = _layers(sizes, generator)
-        self.head = nn.Linear(hidden[-1] + len(yields), ratios)
-        _set_to_zero(self.head)
+        self.head = _set_to_zero(nn.Linear(hidden[-1] + len(yields), ratios))
 
     def fractions(self, events: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch processes"]:
         "Share of each process in the expectation at x."
@@ -187,28 +188,33 @@ def _placing_events(
 _TRAINING = TrainConfig(epochs=6, batch_size=2000, lr=5e-3, schedule="cosine")
 
 
+@dataclass(eq=False, repr=False)
 class Observable:
     """The optimal observable for some signal strengths, learnt from simulation; used like a classifier.
 
     Raises: InputError for signals that are no list, and for less than two bins.
     """
 
-    def __init__(
-        self,
-        signals: Sequence[str],  # processes whose strengths are measured
-        bins: int = 8,  # cells of the score (intervals, for one signal)
-        *,
-        hidden: Sequence[int] = (64, 64),  # widths of the hidden layers
-        training: TrainConfig | None = None,  # what it leaves open: 6 epochs, batches of 2000, lr 0.005, cosine
-        seed: int = 0,
-    ):
-        if isinstance(signals, str):
-            raise InputError(f"signals must be a list of process names, such as [{signals!r}]")
-        if bins < 2:
-            raise InputError(f"at least 2 bins are needed, got {bins}")
-        self.signals, self.bins, self.hidden, self.seed = tuple(signals), bins, tuple(hidden), seed
-        self.training = (training or TrainConfig()).with_defaults(_TRAINING)
-        self.network: RatioNetwork | None = None
+    signals: Sequence[str]  # processes whose strengths are measured
+    bins: int = 8  # cells of the score (intervals, for one signal)
+    _: KW_ONLY
+    hidden: Sequence[int] = (64, 64)  # widths of the hidden layers
+    training: TrainConfig = TrainConfig()  # what it leaves open: 6 epochs, batches of 2000, lr 0.005, cosine
+    seed: int = 0
+    network: RatioNetwork | None = field(init=False, default=None)  # what `fit` learns, from here on
+    processes: tuple[str, ...] = field(init=False)
+    nuisances: tuple[str, ...] = field(init=False)
+    prior: Float[Tensor, " parameters"] = field(init=False)  # 1 / sd^2 of strengths (0) and nuisances (1)
+    information: Float[Tensor, "parameters parameters"] = field(init=False)  # in the learnt ratios, prior included
+    history: History = field(init=False)
+    partition: Partition = field(init=False)
+
+    def __post_init__(self):
+        if isinstance(self.signals, str):
+            raise InputError(f"signals must be a list of process names, such as [{self.signals!r}]")
+        if self.bins < 2:
+            raise InputError(f"at least 2 bins are needed, got {self.bins}")
+        self.signals, self.training = tuple(self.signals), self.training.with_defaults(_TRAINING)
 
     def fit(
         self,
@@ -259,6 +265,6 @@ class Observable:
         "Bin of each event."
         return self.partition.assign(self.score(events))
 
-    def model(self, simulation: Simulation, response: str = "linear") -> BinnedModel:
+    def model(self, simulation: Simulation, interpolation: str = "linear") -> BinnedModel:
         "The binned likelihood of this observable, with templates from `simulation` (best one it was not fitted on)."
-        return binned_model(simulation, self, self.bins, self.signals, response)
+        return binned_model(simulation, self, self.bins, self.signals, interpolation)

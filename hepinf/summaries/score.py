@@ -23,7 +23,9 @@ def directions_at(information: Tensor, positions: Sequence[int]) -> Float[Tensor
     inverse, failed = torch.linalg.inv_ex(information)
     inflation = (inverse.diagonal() * information.diagonal()).nan_to_num(nan=torch.inf)
     if bool(failed) or not bool(((inflation > 1 - 1e-6) & (inflation < 1e10)).all()):
-        raise InputError(f"singular information: parameter {int(inflation.abs().argmax())} cannot be told from others")
+        raise InputError(
+            f"singular information: parameter {int(inflation.abs().argmax())} cannot be separated from the others"
+        )
     return inverse[:, list(positions)]
 
 # %% ../../nbs/09_summaries/04_score.ipynb #directions

@@ -34,7 +34,7 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 # %% ../../nbs/03_train/03_history.ipynb #history
-@dataclass(repr=False)
+@dataclass(frozen=True, repr=False)
 class History(Result):
     "Record of a training: one row per epoch, one column per member (initialisation)."
 

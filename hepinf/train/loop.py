@@ -63,7 +63,7 @@ def _finish_epoch(task: Task, state: State, module: nn.Module, loss: Tensor, val
     history.score.append(score.tolist())
     rates = [group["lr"] for group in state.optimiser.param_groups]
     history.lr.append(rates if len(rates) == len(state.rows) else rates * len(state.rows))
-    history.best_epoch = [epoch if yes else old for yes, old in zip(improved.tolist(), history.best_epoch)]
+    history.best_epoch[:] = [epoch if yes else old for yes, old in zip(improved.tolist(), history.best_epoch)]
     if validated and task.config.watches_score:
         state.plateau.step(history.score[-1])
 

@@ -8,7 +8,9 @@ import torch
 from hepinf.flows.flow import Flow, arqs, coupling_flow, maf
 from hepinf.flows.sparse import dependence_order
 from hepinf.problems import standin
-from hepinf.problems.lhc_toy import ToyLikelihood, log_evidence, samples
+from hepinf.problems.lhc_toy import ToyLikelihood
+from hepinf.problems.lhc_toy_evidence import toy_log_evidence
+from hepinf.problems.lhc_toy_samples import toy_samples
 from hepinf.stats.priors import Normal
 from hepinf.surrogates.certificate import certify_density
 from hepinf.surrogates.nflikelihood import NFLikelihood
@@ -204,9 +206,9 @@ def test_sparse_training_takes_a_context_and_a_checkpoint(tmp_path):
 
 def test_toy_evidence_by_two_proposals():
     toy = ToyLikelihood()
-    one, two = log_evidence(toy, "globals", n=4096, seed=3), log_evidence(toy, "full", n=20_000, seed=4)
+    one, two = toy_log_evidence(toy, "globals", n=4096, seed=3), toy_log_evidence(toy, "full", n=20_000, seed=4)
     assert abs(one.value - two.value) < 4 * math.hypot(one.error, two.error)
-    theta = samples(1000, seed=33, cache=None)
+    theta = toy_samples(1000, seed=33, cache=None)
     assert bool(torch.isfinite(toy.log_prob(theta)).all()) and theta[:, 0].min() > -1
 
 

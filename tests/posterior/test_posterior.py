@@ -25,7 +25,7 @@ PUBLISHED = sorted(Path(DATA, "workspaces").glob("ttbar*.json")) if DATA else []
 @pytest.fixture(scope="module")
 def posterior():
     """Half a minute of training on one core."""
-    return AmortisedPosterior.train(vh.joint(), steps=96, seed=3, progress=False)
+    return AmortisedPosterior.train(vh.vh_joint(), steps=96, seed=3, progress=False)
 
 
 def test_smoke_scale_of_the_paper(posterior):
@@ -45,7 +45,7 @@ def test_both_modes_of_simulated_samples_are_the_same_problem(posterior):
     """The posterior learnt with one factor per bin is as good for templates that fluctuate process by process."""
     scores = []
     for mc in ("gamma", "poisson"):
-        truth, counts = vh.joint(mc).sample(2000, torch.Generator().manual_seed(12))
+        truth, counts = vh.vh_joint(mc).sample(2000, torch.Generator().manual_seed(12))
         with torch.no_grad():
             scores.append(-posterior.log_prob_whitened(truth[:, posterior.joint.nuisances :], counts))
     difference = float(scores[0].mean() - scores[1].mean())
@@ -66,7 +66,7 @@ SCRIPT = """
 import sys, torch
 from hepinf.posterior.amortised import AmortisedPosterior
 from hepinf.problems import vh
-posterior = AmortisedPosterior.train(vh.joint(), preset="fast", steps=40, size=1024, validation=256, seed=5,
+posterior = AmortisedPosterior.train(vh.vh_joint(), preset="fast", steps=40, size=1024, validation=256, seed=5,
     progress=False, checkpoint=sys.argv[1] if len(sys.argv) > 1 else None, checkpoint_every=0)
 """
 
@@ -117,9 +117,9 @@ def test_a_published_workspace_takes_the_place_of_the_model(path, tmp_path):
 
 
 def test_priors_and_bounds_must_agree():
-    model = vh.model()
+    model = vh.vh_model()
     with pytest.raises(ValueError, match="reaches from"):
-        Joint(model, vh.priors() | {"DY": Uniform(-1.0, 2.0)})
+        Joint(model, vh.vh_priors() | {"DY": Uniform(-1.0, 2.0)})
     with pytest.raises(ValueError, match="did you mean|there"):
         Joint(model, {"DYY": LogNormal(1.0, 0.1)})
     with pytest.raises(ValueError, match="no prior for 'ggZH'"):

@@ -1,7 +1,7 @@
-"""Inputs that nobody meant: each public door is given a good input with some of its values exchanged for odd ones.
+"""Inputs that nobody meant: each public reader gets a good input with some of its values exchanged for odd ones.
 
-A door may accept what it gets or refuse it by `ValueError` (of which `UsageError` is one); anything else is a surprise.
-`python tests/runs/fuzz.py FOLDER NUMBER SEED` prints as JSON what each door said.
+A reader may accept what it gets or refuse it by `ValueError` (`InputError` is one); anything else is a surprise.
+`python tests/runs/fuzz.py FOLDER NUMBER SEED` prints as JSON what each reader said.
 """
 
 import copy
@@ -21,15 +21,15 @@ from hepinf.core.checkpoint import read_checkpoint, write_checkpoint
 from hepinf.flows.flow import Flow, maf
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
-from hepinf.runs import notebook as experiment
 from hepinf.runs import record
+from hepinf.runs.papers import check_parameters, find_paper, papers, parameters_of
 from hepinf.runs.sweep import read_sweep
 from hepinf.summaries.histogram import histogram
 from hepinf.summaries.simulation import Simulation
 from hepinf.unbinned.conditional import ConditionalFlow
 from hepinf.unbinned.coordinates import Coordinates, Expression
-from hepinf.unbinned.mixture import Mixture, UnbinnedLikelihood
-from hepinf.unbinned.parametric import ConditionalDensity1D
+from hepinf.unbinned.mixture import Mixture
+from hepinf.unbinned.parametric import ParametricDensity1D
 from hepinf.workspaces.schema import example_workspace
 
 ODD = [
@@ -105,8 +105,8 @@ def odd_numbers(values: torch.Tensor, chance: random.Random) -> torch.Tensor:
     return values
 
 
-class Doors:
-    """The public doors; each call of one gives it one odd input."""
+class Readers:
+    """The public functions that read foreign input; each method gives one of them one odd input."""
 
     def __init__(self, folder: Path, chance: random.Random):
         self.folder, self.chance = folder, chance
@@ -117,7 +117,7 @@ class Doors:
         ConditionalFlow(coordinates, ["m"], {"m": (2.0, 5.0)}, [maf(1, 1, transforms=1, hidden=(8,))]).save(
             folder / "conditional"
         )
-        ConditionalDensity1D("x", (0.0, 1.0), {"m": (0.0, 1.0)}).save(folder / "head")
+        ParametricDensity1D("x", (0.0, 1.0), {"m": (0.0, 1.0)}).save(folder / "head")
         write_checkpoint(folder / "state", {"w": torch.arange(9.0)}, {"epoch": 3}, {"seed": 1})
         entry = dict.fromkeys(record.NUMBERS, 1.0) | {"name": "a", "unit": "", "source": ""}
         about = dict.fromkeys(("hepinf", "torch", "python", "device", "commit"), "1")
@@ -126,9 +126,9 @@ class Doors:
             "environment": about, "results": [entry], "figures": [],
         }  # fmt: skip
         self.sweep = {"notebook": "inferno", "scale": "smoke", "fixed": {}, "grid": {}, "seeds": [1, 2]}
-        self.defaults = {name: record.parameters_of(record.find(name)) for name in experiment.papers()}
-        self.events = torch.rand(40, 3, seed=1)
-        self.dijets = dijet.samples()["background"].x[:30]
+        self.defaults = {name: parameters_of(find_paper(name)) for name in papers()}
+        self.events = torch.rand(40, 3, generator=torch.Generator().manual_seed(1))
+        self.dijets = dijet.dijet_samples()["background"].x[:30]
 
     def a_workspace(self) -> None:
         model = BinnedModel.from_workspace(mutate(self.workspace, self.chance))
@@ -171,7 +171,7 @@ class Doors:
 
     def an_artefact(self) -> None:
         kind, load = self.chance.choice(
-            [("flow", Flow.load), ("conditional", ConditionalFlow.load), ("head", ConditionalDensity1D.load)]
+            [("flow", Flow.load), ("conditional", ConditionalFlow.load), ("head", ParametricDensity1D.load)]
         )
         path = self.folder / kind / self.chance.choice(["card.json", "model.safetensors"])
         good = path.read_bytes()
@@ -225,7 +225,7 @@ class Doors:
         paper = chance.choice(list(self.defaults))
         name = chance.choice([*self.defaults[paper], "seeed", ""])
         value = chance.choice([*ODD, "[1", "{", "!!python/object/apply:os.system ['true']", "0x10", "1_000"])
-        experiment.check(chance.choice([paper] * 9 + ["infernal"]), "smoke", {name: value})
+        check_parameters(chance.choice([paper] * 9 + ["infernal"]), "smoke", {name: value})
 
     def a_formula(self) -> None:
         words = [
@@ -254,13 +254,13 @@ class Doors:
 
     def events_of_a_likelihood(self) -> None:
         chance, weights = self.chance, None
-        x = torch.rand(50, 1, seed=1) * 500 + 50
+        x = torch.rand(50, 1, generator=torch.Generator().manual_seed(1)) * 500 + 50
         if chance.random() < 0.5:
             x = odd_numbers(x, chance)
         else:
             weights = odd_numbers(torch.ones(50), chance)
         mixture = Mixture({"signal": bump.BreitWigner(), "background": bump.Exponential()})
-        value, slope = UnbinnedLikelihood(mixture, x, weights).value_and_gradient(torch.tensor([300.0, 10.0, 100.0]))
+        value, slope = mixture.at(x, weights).value_and_gradient(torch.tensor([300.0, 10.0, 100.0]))
         assert not bool(value.isnan())
 
     def a_file_of_dijets(self) -> None:
@@ -279,31 +279,31 @@ class Doors:
         np.savez(path, **columns)
         if what == 4:
             path.write_bytes(damaged(path.read_bytes(), chance))
-        dijet.load(path)
+        dijet.read_dijet_events(path)
 
 
 def fuzz(folder: Path, n: int, seed: int = 1) -> dict[str, dict[str, Any]]:
-    """n odd inputs over all doors: for each the numbers of accepted and refused ones, and the surprises."""
+    """n odd inputs over all readers: for each the numbers of accepted and refused ones, and the surprises."""
     chance = random.Random(seed)
-    doors = Doors(folder, chance)
-    names = [name for name in vars(Doors) if not name.startswith("_")]
-    told = {name: {"accepted": 0, "refused": 0, "surprises": []} for name in names}
+    readers = Readers(folder, chance)
+    names = [name for name in vars(Readers) if not name.startswith("_")]
+    counts = {name: {"accepted": 0, "refused": 0, "surprises": []} for name in names}
     for k in range(n):
         name = names[k % len(names)]
         chance.seed(f"{seed} {k}")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                getattr(doors, name)()
-            told[name]["accepted"] += 1
+                getattr(readers, name)()
+            counts[name]["accepted"] += 1
         except ValueError as error:
             if str(error).strip():
-                told[name]["refused"] += 1
+                counts[name]["refused"] += 1
             else:
-                told[name]["surprises"].append(f"case {k}: a refusal without a word")
+                counts[name]["surprises"].append(f"case {k}: a refusal without a word")
         except Exception as error:
-            told[name]["surprises"].append(f"case {k}: {type(error).__name__}: {error}"[:200])
-    return told
+            counts[name]["surprises"].append(f"case {k}: {type(error).__name__}: {error}"[:200])
+    return counts
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from hepinf.core.errors import RunError, UsageError
-from hepinf.runs.notebook import check, literal, matched, papers, store
-from hepinf.runs.record import Run, parameters_of, read_result, results_table
+from hepinf.runs.notebook import store
+from hepinf.runs.papers import check_parameters, coerce_parameter, papers, parameters_of, parse_literal
+from hepinf.runs.record import Run, read_result, results_table
 
 
 @pytest.fixture
@@ -153,13 +154,13 @@ def test_a_damaged_record_is_refused_in_one_line(run, damage, said):
      ("[a, b]", ["a", "b"]), ("word", "word"), ("a: [", "a: [")],
 )  # fmt: skip
 def test_values_are_read_as_a_user_means_them(text, value):
-    assert literal(text) == value and type(literal(text)) is type(value)
+    assert parse_literal(text) == value and type(parse_literal(text)) is type(value)
 
 
 def test_a_value_takes_the_type_of_the_default():
-    assert type(matched("x", 2, 0.5)) is float
-    assert matched("x", [1, 2.5], [0.1]) == [1.0, 2.5]
-    assert matched("x", [], [1]) == [] and matched("x", "anything", None) == "anything"
+    assert type(coerce_parameter("x", 2, 0.5)) is float
+    assert coerce_parameter("x", [1, 2.5], [0.1]) == [1.0, 2.5]
+    assert coerce_parameter("x", [], [1]) == [] and coerce_parameter("x", "anything", None) == "anything"
     for value, default in [
         (1.0, 1),
         (True, 1),
@@ -171,16 +172,16 @@ def test_a_value_takes_the_type_of_the_default():
         (math.inf, None),
     ]:
         with pytest.raises(UsageError):
-            matched("x", value, default)
+            coerce_parameter("x", value, default)
 
 
 def test_the_scale_lies_under_the_given_values(tiny):
-    assert check("tiny", "laptop", {"rate": "2e-3", "label": "12"}) == {
+    assert check_parameters("tiny", "laptop", {"rate": "2e-3", "label": "12"}) == {
         "scale": "laptop", "benchmark": 2, "rate": 0.002, "label": "12",
     }  # fmt: skip
     tiny.with_suffix(".laptop.yaml").write_text("# cost: x\nscale: laptop\nrates: 1\n")
     with pytest.raises(UsageError, match="did you mean 'rate'"):
-        check("tiny", "laptop")
+        check_parameters("tiny", "laptop")
 
 
 def test_a_parameters_cell_holds_plain_literals(tiny):

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hepinf.runs.notebook import matched, papers
-from hepinf.runs.record import parameters_of
+from hepinf.runs.papers import coerce_parameter, papers, parameters_of
 
 PAPERS = [pytest.param(paper, id=paper.name) for paper in papers().values()]
 
@@ -38,7 +37,7 @@ def test_scales_name_known_parameters_and_their_cost(paper):
         assert values["scale"] == scale
         for name, value in values.items():
             assert name in defaults, f"{name} in {paper.name}.{scale}.yaml is no parameter"
-            matched(name, value, defaults[name])
+            coerce_parameter(name, value, defaults[name])
         if scale == "smoke":
             assert values == {"scale": "smoke"}, "the notebook's defaults are the smoke scale"
 

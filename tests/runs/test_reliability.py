@@ -28,14 +28,17 @@ HEPINF = [sys.executable, "-c", "from hepinf.runs.cli import main; raise SystemE
 TRAINING = """
 import sys
 import torch
+from hepinf.train.config import TrainConfig
 from hepinf.unbinned.conditional import train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 
 torch.set_num_threads(1)
-x = 1 + 8 * torch.rand(4000, 1, seed=1)
+x = 1 + 8 * torch.rand(4000, 1, generator=torch.Generator().manual_seed(1))
 density = train_conditional(
-    x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), epochs=15, batch_size=100, hidden=(8,), bins=4,
-    progress=False, checkpoint=sys.argv[1] + "/state", checkpoint_every=0.0,
+    x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), flow={"hidden": (8,), "bins": 4},
+    training=TrainConfig(
+        epochs=15, batch_size=100, progress=False, checkpoint=sys.argv[1] + "/state", checkpoint_every=0.0,
+    ),
 )
 density.save(sys.argv[1] + "/density")
 """
@@ -121,7 +124,7 @@ import sys
 import torch
 from hepinf.core.artefacts import write_artefact
 from hepinf.core.checkpoint import write_checkpoint
-from hepinf.runs.record import write_json
+from hepinf.core.io import write_json
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit is an error, as on a full disk
 writers = {
@@ -177,13 +180,14 @@ from pathlib import Path
 import torch
 from hepinf.core.artefacts import write_artefact
 from hepinf.core.checkpoint import write_checkpoint
-from hepinf.runs.notebook import RunError, clear
+from hepinf.core.errors import RunError
 from hepinf.core.io import write_text
+from hepinf.runs.notebook import prepare_folder
 
 if os.getuid() == 0:
     os.setuid(65534)  # for root no folder is read-only
 for write in (
-    lambda: clear(Path("run")),
+    lambda: prepare_folder(Path("run")),
     lambda: write_text(Path("result.json"), "a"),
     lambda: write_artefact("artefact", "flow", {"w": torch.zeros(1)}, {}),
     lambda: write_checkpoint("state", {"w": torch.zeros(1)}, {}, {}),
@@ -212,11 +216,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_two_thousand_odd_inputs_meet_only_documented_errors(tmp_path):
     command = [sys.executable, ROOT / "tests" / "runs" / "fuzz.py", tmp_path, "2000", "1"]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=alone()).stdout)
-    surprises = {name: found["surprises"] for name, found in told.items() if found["surprises"]}
+    counts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=alone()).stdout)
+    surprises = {name: found["surprises"] for name, found in counts.items() if found["surprises"]}
     assert not surprises
-    assert sum(found["accepted"] + found["refused"] for found in told.values()) == 2000
-    assert all(found["refused"] > 0 for found in told.values())
+    assert sum(found["accepted"] + found["refused"] for found in counts.values()) == 2000
+    assert all(found["refused"] > 0 for found in counts.values())
 
 
 def sealed(folder: Path, data: bytes, change: dict) -> None:
@@ -287,17 +291,17 @@ import torch
 from hepinf.runs.cli import main
 from hepinf.infer.mle import fit
 from hepinf.binned.model import BinnedModel
-from hepinf.problems import dijet, htautau
+from hepinf.problems import datasets
+from hepinf.problems.dijet.events import dijet_samples
 from hepinf.workspaces.schema import example_workspace
 
 main(["list"])
 model = BinnedModel.from_workspace(example_workspace())
 fit(model)
-dijet.samples()
-from hepinf import datasets
-name = next(iter(datasets.REGISTRY))
+dijet_samples()
+name = next(iter(datasets.DATASETS))
 try:
-    datasets.find(name)
+    datasets.find_dataset(name)
 except AssertionError as error:
     print("asked:", error)
 except Exception as error:

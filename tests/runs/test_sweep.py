@@ -13,11 +13,11 @@ import yaml
 from frozen import differences, read, sweep_numbers
 
 from hepinf.core.errors import RunError
-from hepinf.runs import worker as point
+from hepinf.runs import worker
 from hepinf.runs.cli import main
-from hepinf.runs.notebook import papers
-from hepinf.runs.record import papers_folder, read_result
-from hepinf.runs.sweep import find_sweep, points, read_sweep
+from hepinf.runs.papers import papers, papers_folder
+from hepinf.runs.record import read_result
+from hepinf.runs.sweep import find_sweep, grid_points, read_sweep
 
 # A run of the paper below takes no longer than the start of its kernel: it imports neither torch nor hepinf.
 LIGHT = """\
@@ -168,8 +168,8 @@ def test_the_sweeps_of_the_papers_are_found_by_name_and_right(monkeypatch):
     assert shipped == {*papers(), "smoke"}
     for name in sorted(shipped):
         sweep = read_sweep(find_sweep(name))
-        assert name in (sweep.paper, "smoke") and len(points(sweep)) > 1
-    assert len(points(read_sweep(find_sweep("smoke")))) == 12
+        assert name in (sweep.paper, "smoke") and len(grid_points(sweep)) > 1
+    assert len(grid_points(read_sweep(find_sweep("smoke")))) == 12
 
 
 def test_a_sweep_runs_once_and_then_only_what_changed(light, tmp_path, monkeypatch):
@@ -241,16 +241,16 @@ def test_a_kernel_that_found_its_port_taken_is_started_again(light, monkeypatch)
         tried.append(paper)
         raise RunError("RuntimeError: Kernel died before replying to kernel_info" if paper == "light" else "3 bins")
 
-    monkeypatch.setattr(point, "execute", execute)
+    monkeypatch.setattr(worker, "execute", execute)
     folder = Path("point")
     folder.mkdir()
-    content = point.content("light", "smoke", {})
+    content = worker.point_content("light", "smoke", {})
     for paper, times in (("light", 3), ("twin", 1)):
         (light.parent / "twin.ipynb").write_text(light.read_text())
         (folder / "point.json").write_text(json.dumps(content | {"paper": paper}))
         tried.clear()
         with pytest.raises(RunError):
-            point.run_point(folder)
+            worker.run_point(folder)
         assert tried == [paper] * times
 
 

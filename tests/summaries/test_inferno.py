@@ -61,8 +61,8 @@ def test_soft_bins_become_the_hard_bins_of_the_table(k, benchmark):
 def test_order_of_the_truth_rows(k, benchmark):
     "Unbinned limit < bound <= best ten bins < optimal classifier, and the best partition is stable in the grid."
     limit = benchmark.sigma(mixture.unbinned_information(60))
-    best, templates = mixture.partition(benchmark, 60)
-    finer, _ = mixture.partition(benchmark, 90)
+    best, templates = mixture.best_bins(benchmark, 60)
+    finer, _ = mixture.best_bins(benchmark, 90)
     assert limit < best.bound <= best["s"]
     assert best["s"] < mixture.classifier_templates(300).sigma(benchmark).value
     assert abs(best["s"] - finer["s"]) < 0.02
@@ -85,7 +85,7 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
     observable = Observable(["signal"], training=training, seed=1).fit(simulated)
     assert ("s", *observable.nuisances) == order
 
-    points, volumes = mixture.grid(60, mirror=False)
+    points, volumes = mixture.quadrature(60, mirror=False)
     on_events, on_points = (observable.ratios(part).double() for part in (simulated.events, points))
     learnt = observable.information - torch.diag(observable.prior)
     for benchmark in mixture.BENCHMARKS:
@@ -96,7 +96,7 @@ def test_one_learnt_score_is_near_the_best_ten_bins_of_every_benchmark():
         index = torch.bucketize(on_points[:, at] @ u, edges)
         excess = (
             mixture.templates_from_points(index, points, volumes).sigma(benchmark).value
-            / mixture.partition(benchmark, 60)[0]["s"]
+            / mixture.best_bins(benchmark, 60)[0]["s"]
             - 1
         )
         # 0.02 to 0.16 % for three initialisations; grids of 60 points and the steps of the shifts are good to 0.05 %
@@ -210,13 +210,13 @@ def test_fit_agrees_with_pyhf():
     background, signal = t([120.0, 80.0, 40.0, 20.0]).double(), t([2.0, 6.0, 12.0, 10.0]).double()
     shape = Variation(background * t([0.95, 1.0, 1.02, 1.1]), background * t([1.05, 1.0, 0.98, 0.9]), 1.0)
     model = BinnedModel(
-        [Process("signal", signal, rate="mu"), Process("background", background, variations={"tilt": shape})],
+        [Process("signal", signal, norm="mu"), Process("background", background, variations={"tilt": shape})],
         [Parameter("mu", 1.0, (0.0, 10.0)), Parameter("tilt", 0.0, constraint=Normal(0.0, 1.0))],
     )
     counts, _ = model.sample(model.point(mu=1.5, tilt=0.3), torch.Generator().manual_seed(3))
     ours = fit(model.at(counts))
     pyhf.set_backend("numpy")
-    workspace = pyhf.Workspace(model.to_workspace(poi="mu", observation=counts))
+    workspace = pyhf.Workspace(model.to_workspace(poi="mu", counts=counts))
     theirs = workspace.model()
     best = pyhf.infer.mle.fit(workspace.data(theirs), theirs)
     assert ours.converged

@@ -26,20 +26,20 @@ from hepinf.train.networks import MLP
 def learnt():
     "The score of the binary toy, learnt from 1e5 events per process."
     training = TrainConfig(epochs=4, progress=False)
-    return Observable(["signal"], bins=8, training=training).fit(blobs2d.simulation(blobs2d.BINARY, 100_000, 1))
+    return Observable(["signal"], bins=8, training=training).fit(blobs2d.blob_simulation(blobs2d.BINARY, 100_000, 1))
 
 
 def test_the_learnt_score_is_within_half_a_percent_of_the_best_eight_bins(learnt):
-    best = blobs2d.sigma(blobs2d.BINARY, blobs2d.best_summary(blobs2d.BINARY, 8), 8, n=300)
-    ours = blobs2d.sigma(blobs2d.BINARY, learnt, 8, n=300)
-    limit = blobs2d.limit(blobs2d.BINARY)
+    best = blobs2d.exact_errors(blobs2d.BINARY, blobs2d.best_summary(blobs2d.BINARY, 8), 8, n=300)
+    ours = blobs2d.exact_errors(blobs2d.BINARY, learnt, 8, n=300)
+    limit = blobs2d.unbinned_limit(blobs2d.BINARY)
     assert float(limit.total) < float(best.total) <= float(ours.total) < 1.005 * float(best.total)
 
 
 def test_training_on_sigma_beats_its_own_warm_up():
     "Within-bin gradient: 12 % are asked of the paper's settings, and reached here with 4e4 events in seconds."
-    table = WeightMatrix.of(blobs2d.simulation(blobs2d.BINARY, 40_000, 2), ["signal"])
-    judge = WeightMatrix.of(blobs2d.simulation(blobs2d.BINARY, 50_000, 3), ["signal"])
+    table = WeightMatrix.of(blobs2d.blob_simulation(blobs2d.BINARY, 40_000, 2), ["signal"])
+    judge = WeightMatrix.of(blobs2d.blob_simulation(blobs2d.BINARY, 50_000, 3), ["signal"])
     network, readout = MLP((2, 100, 1), seed=0), SigmoidBins(8, "within-bin")
     common = dict(schedule="cosine", progress=False)
     train(
@@ -48,7 +48,7 @@ def test_training_on_sigma_beats_its_own_warm_up():
         table.groups,
         TrainConfig(batch_size=table.batch_sizes(2000), epochs=3, lr=1e-2, **common),
     )
-    before = float(blobs2d.sigma(blobs2d.BINARY, hard_summary(network, readout), 8, n=300).total)
+    before = float(blobs2d.exact_errors(blobs2d.BINARY, hard_summary(network, readout), 8, n=300).total)
     verdict = SigmaMuLoss(judge, readout)
     train(
         SigmaMuLoss(table, readout),
@@ -57,14 +57,14 @@ def test_training_on_sigma_beats_its_own_warm_up():
         TrainConfig(batch_size=table.batch_sizes(4000), epochs=6, lr=3e-3, optimiser="nadam", **common),
         validate=lambda net: verdict(net, judge.groups),
     )
-    after = float(blobs2d.sigma(blobs2d.BINARY, hard_summary(network, readout), 8, n=300).total)
+    after = float(blobs2d.exact_errors(blobs2d.BINARY, hard_summary(network, readout), 8, n=300).total)
     assert after < 0.88 * before
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_every_gradient_lowers_sigma_when_followed(gradient):
     "A small step against the loss's gradient lowers the smooth version of the same loss."
-    table = WeightMatrix.of(blobs2d.simulation(blobs2d.BINARY, 20_000, 4), ["signal"])
+    table = WeightMatrix.of(blobs2d.blob_simulation(blobs2d.BINARY, 20_000, 4), ["signal"])
     network = MLP((2, 30, 1), seed=1)
     train(CrossEntropy(table), [network], table.groups, TrainConfig(batch_size=2000, epochs=3, lr=1e-2, progress=False))
     smooth = SigmaMuLoss(table, SigmoidBins(8, "soft", bandwidth=0.03))
@@ -79,7 +79,7 @@ def test_every_gradient_lowers_sigma_when_followed(gradient):
 
 
 def test_the_exported_workspace_gives_pyhf_the_same_sigma(learnt):
-    model = learnt.model(blobs2d.simulation(blobs2d.BINARY, 50_000, 5))
+    model = learnt.model(blobs2d.blob_simulation(blobs2d.BINARY, 50_000, 5))
     ours = float(expected_uncertainty(model, "mu_signal"))
     workspace = pyhf.Workspace(model.to_workspace(poi="mu_signal"))
     pyhf.set_backend("pytorch", precision="64b")
@@ -109,7 +109,7 @@ def test_the_exported_workspace_gives_pyhf_the_same_sigma(learnt):
 
 def test_profile_likelihood_of_the_templates_agrees_with_the_information(learnt):
     "Toys fitted with their nuisance: the spread of mu is sigma_mu, within the error of 600 toys."
-    model = blobs2d.model(blobs2d.BINARY, blobs2d.counts(blobs2d.BINARY, learnt, 8, n=200))
+    model = blobs2d.blob_model(blobs2d.BINARY, blobs2d.exact_counts(blobs2d.BINARY, learnt, 8, n=200))
     ours = float(expected_uncertainty(model, "mu_signal"))
     counts, auxdata = model.sample(model.nominal.repeat(600, 1), torch.Generator().manual_seed(1))
     fits = fit(model.at(counts, auxdata))
@@ -144,7 +144,7 @@ def test_ninety_nuisances_by_weight_and_by_inverse():
 
 def test_the_constraint_holds_the_classes():
     "With a strong multiplier the cross-entropy stays where the warm-up left it; without the constraint it does not."
-    table = WeightMatrix.of(blobs2d.simulation(blobs2d.MULTICLASS, 10_000, 6), ["signal1", "signal2"])
+    table = WeightMatrix.of(blobs2d.blob_simulation(blobs2d.MULTICLASS, 10_000, 6), ["signal1", "signal2"])
     entropy, readout = CrossEntropy(table), ClassBins(4, 4)
     drift = {}
     for name, multiplier in (("free", None), ("held", 50.0)):

@@ -16,10 +16,14 @@ from iminuit import Minuit
 
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
-from hepinf.unbinned.conditional import ConditionalFlow, Selected, train_conditional
+from hepinf.train.config import TrainConfig
+from hepinf.unbinned.conditional import ConditionalFlow, TruncatedDensity, train_conditional
 from hepinf.unbinned.coordinates import Coordinates
-from hepinf.unbinned.mixture import Mixture, Term, UnbinnedLikelihood, compress
-from hepinf.unbinned.scan import grid, scan, spread
+from hepinf.unbinned.ensemble import ensemble_error
+from hepinf.unbinned.likelihood import UnbinnedLikelihood
+from hepinf.unbinned.mixture import Mixture, Term, bin_events
+from hepinf.unbinned.result import ScanConfig
+from hepinf.unbinned.scan import grid, scan
 
 EXACT = {"signal": bump.BreitWigner(), "background": bump.Exponential()}
 
@@ -28,7 +32,7 @@ def test_extended_fit_equals_minuit():
     """Five free parameters in iminuit, three here with the yields inside: same point, same errors, same yields."""
     truth = torch.tensor([260.0, 20.0, 100.0], dtype=torch.float64)
     x = bump.pseudo_data(truth, torch.Generator().manual_seed(3), 2000, 20_000)
-    likelihood = UnbinnedLikelihood(Mixture(EXACT), x)
+    likelihood = Mixture(EXACT).at(x)
     found = scan(likelihood)
     m = x[:, 0].numpy()
     a, b = bump.WINDOW
@@ -44,13 +48,13 @@ def test_extended_fit_equals_minuit():
     minuit.errordef = Minuit.LIKELIHOOD
     minuit.migrad()
     minuit.hesse()
-    assert found.converged and minuit.valid
+    assert found.ok and minuit.valid
     values, errors = torch.tensor(list(minuit.values)), torch.tensor(list(minuit.errors))
     assert bool(((found.theta - values[:3]).abs() < 0.02 * errors[:3]).all())
     # curvature over one standard deviation against curvature at the point
-    torch.testing.assert_close(found.sigma, errors[:3].double(), rtol=0.03, atol=0)
+    torch.testing.assert_close(found.error, errors[:3].double(), rtol=0.03, atol=0)
     assert abs(found.yields["signal"] - float(values[3])) < 0.02 * float(errors[3])
-    assert found.yields_sd["signal"] == pytest.approx(float(errors[3]), rel=0.03)
+    assert found.yield_errors["signal"] == pytest.approx(float(errors[3]), rel=0.03)
 
 
 def test_exact_pulls_and_fixed_yields():
@@ -58,11 +62,11 @@ def test_exact_pulls_and_fixed_yields():
     generator, pulls = torch.Generator().manual_seed(5), []
     for truth in bump.random_parameters(40, generator):
         x = bump.pseudo_data(truth, generator, 1000, 10_000)
-        rows = compress(x[:, 0], *bump.WINDOW, 2000)
+        rows = bin_events(x[:, 0], *bump.WINDOW, 2000)
         mixture = Mixture(EXACT, {"signal": 1000, "background": 10_000})
-        found = scan(UnbinnedLikelihood(mixture, *rows), starts=2)
-        assert found.converged, found.message
-        pulls.append((found.theta - truth) / found.sigma)
+        found = scan(mixture.at(*rows), ScanConfig(starts=2))
+        assert found.ok, found.problems
+        pulls.append((found.theta - truth) / found.error)
     pulls = torch.stack(pulls)
     assert float(pulls.mean(0).abs().max()) < 4 / math.sqrt(40)
     assert float((pulls.std(0) - 1).abs().max()) < 4 / math.sqrt(80)
@@ -71,8 +75,8 @@ def test_exact_pulls_and_fixed_yields():
 def test_parameters_beyond_the_box_are_said():
     truth = torch.tensor([500.0, 10.0, 100.0], dtype=torch.float64)
     x = bump.pseudo_data(truth, torch.Generator().manual_seed(4), 4000, 20_000)
-    found = scan(UnbinnedLikelihood(Mixture(EXACT), x))
-    assert not found.converged and "'M_pole' ran to 470, the edge of the trained region [130, 470]" in found.message
+    found = scan(Mixture(EXACT).at(x))
+    assert "'M_pole' ran to 470, the edge of the trained region [130, 470]" in found.problems
 
 
 def test_two_signals():
@@ -82,9 +86,9 @@ def test_two_signals():
     tail = torch.tensor([110.0], dtype=torch.float64)
     x = torch.cat([*peaks, bump.Exponential().sample(20_000, tail, generator)])
     again = Term(bump.BreitWigner(), {"M_pole": "M_2", "Gamma": "Gamma_2"})
-    likelihood = UnbinnedLikelihood(Mixture({"a": bump.BreitWigner(), "b": again, "tail": bump.Exponential()}), x)
-    found = scan(likelihood, starts=6, coarse=256)
-    assert found.converged, found.message
+    likelihood = Mixture({"a": bump.BreitWigner(), "b": again, "tail": bump.Exponential()}).at(x)
+    found = scan(likelihood, ScanConfig(starts=6, coarse=256))
+    assert found.ok, found.problems
     low, high = sorted((found.theta[:2].tolist(), found.theta[2:4].tolist()))
     for fitted, wanted, k in ((low, one, 0), (high, two, 2)):
         assert abs(fitted[0] - float(wanted[0])) < 2.0 and abs(fitted[1] - float(wanted[1])) < 4.0, (fitted, k)
@@ -94,11 +98,11 @@ def test_two_signals():
 @pytest.fixture(scope="module")
 def densities():
     """Small networks on a part of the simulated events: half a minute."""
-    known = dijet.samples()
-    options = {"epochs": 4, "batch_size": 256, "progress": False}
+    known = dijet.dijet_samples()
+    training = TrainConfig(epochs=4, batch_size=256, progress=False)
     x, masses = known["signal"].x[::4], known["signal"].masses[::4]
-    signal_ = train_conditional(x, masses, dijet.SIGNAL, dijet.CONTEXT, box=dijet.BOX, members=2, **options)
-    background = train_conditional(known["background"].x[:10_000], None, dijet.BACKGROUND, **options)
+    signal_ = train_conditional(x, masses, dijet.SIGNAL, dijet.CONTEXT, box=dijet.BOX, training=training, seeds=(0, 1))
+    background = train_conditional(known["background"].x[:10_000], None, dijet.BACKGROUND, training=training)
     return known, signal_, background
 
 
@@ -112,13 +116,11 @@ def test_masses_off_the_grid(densities):
         rest = pool[torch.randperm(len(pool), generator=generator)[:5000]]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            likelihood = UnbinnedLikelihood(
-                Mixture({"signal": signal_, "background": background}), torch.cat([events, rest])
-            )
+            likelihood = Mixture({"signal": signal_, "background": background}).at(torch.cat([events, rest]))
         found = scan(likelihood)
         assert bool(((found.theta / masses - 1).abs() < torch.tensor([0.02, 0.05, 0.06])).all()), found
-        assert abs(found.yields["signal"] - 1000) < 5 * found.yields_sd["signal"] + 50
-        assert bool((spread(likelihood, found) > 0).all())
+        assert abs(found.yields["signal"] - 1000) < 5 * found.yield_errors["signal"] + 50
+        assert bool((ensemble_error(likelihood, found) > 0).all())
 
 
 def test_a_million_events_in_pieces(densities):
@@ -128,11 +130,11 @@ def test_a_million_events_in_pieces(densities):
     x = x[~(background.outside(x) | signal_.outside(x))]
     mixture = Mixture({"signal": signal_.member(0), "background": background})
     theta = torch.tensor([3600.0, 520.0, 110.0], dtype=torch.float64)
-    whole = UnbinnedLikelihood(mixture, x[:20_000], chunk=3000, whole=10**9).value_and_gradient(theta)
-    pieces = UnbinnedLikelihood(mixture, x[:20_000], chunk=3000, whole=0).value_and_gradient(theta)
+    whole = UnbinnedLikelihood(mixture, x[:20_000], chunk=3000, keep_graph_below=10**9).value_and_gradient(theta)
+    pieces = UnbinnedLikelihood(mixture, x[:20_000], chunk=3000, keep_graph_below=0).value_and_gradient(theta)
     torch.testing.assert_close(whole[0], pieces[0])
     torch.testing.assert_close(whole[1], pieces[1], rtol=1e-6, atol=1e-6)
-    value, slope = UnbinnedLikelihood(mixture, x, whole=100_000).value_and_gradient(theta)
+    value, slope = UnbinnedLikelihood(mixture, x, keep_graph_below=100_000).value_and_gradient(theta)
     assert math.isfinite(float(value)) and bool(slope.isfinite().all())
 
 
@@ -140,7 +142,7 @@ def test_selected_density_is_normalised(densities):
     """Inside a window of m_JJ, samples of the density have the selected density's probability for a narrower one."""
     _, signal_, _ = densities
     theta = torch.tensor([3600.0, 520.0, 110.0], dtype=torch.float64)
-    one = Selected(signal_, 3300.0, 3700.0)
+    one = TruncatedDensity(signal_, 3300.0, 3700.0)
     x = signal_.sample(40_000, theta, torch.Generator().manual_seed(2))
     x = x[~one.outside(x)]
     part = float((x[:, 0] < 3500).double().mean())
@@ -162,23 +164,25 @@ def test_saved_density_is_the_same_and_guarded(densities, tmp_path):
 
 def test_grid_and_scan_agree():
     truth = torch.tensor([300.0, 15.0, 90.0], dtype=torch.float64)
-    rows = compress(bump.pseudo_data(truth, torch.Generator().manual_seed(9), 1000, 5000)[:, 0], *bump.WINDOW, 2000)
-    likelihood = UnbinnedLikelihood(Mixture(EXACT), *rows)
+    rows = bin_events(bump.pseudo_data(truth, torch.Generator().manual_seed(9), 1000, 5000)[:, 0], *bump.WINDOW, 2000)
+    likelihood = Mixture(EXACT).at(*rows)
     found = scan(likelihood)
     axis = torch.linspace(-2, 2, 9, dtype=torch.float64)
     others = {"Gamma": float(found.theta[1]), "tau": float(found.theta[2])}
-    values, _ = grid(likelihood, {"M_pole": found.theta[0] + axis * found.sigma[0]}, others)
-    assert int(values.argmax()) == 4 and float(values.max()) <= found.value + 1e-6
+    values, _ = grid(likelihood, {"M_pole": found.theta[0] + axis * found.error[0]}, others)
+    assert int(values.argmax()) == 4 and float(values.max()) <= found.log_prob + 1e-6
 
 
 KILLED = """
 import sys, torch
+from hepinf.train.config import TrainConfig
 from hepinf.unbinned.conditional import train_conditional
-from hepinf.problems import dijet
-known = dijet.samples()
+from hepinf.problems.dijet import events as dijet
+known = dijet.dijet_samples()
 density = train_conditional(
-    known["background"].x[:8000], None, dijet.BACKGROUND, epochs=int(sys.argv[2]), batch_size=128, progress=False,
-    checkpoint=sys.argv[1], checkpoint_every=0.0,
+    known["background"].x[:8000], None, dijet.BACKGROUND, training=TrainConfig(
+        epochs=int(sys.argv[2]), batch_size=128, progress=False, checkpoint=sys.argv[1], checkpoint_every=0.0,
+    ),
 )
 print(float(density.log_prob(known["background"].x[8000:8100], None).sum()))
 """
