@@ -396,7 +396,7 @@ def pairs_of_vh() -> Numbers:
         pairs: Joint = vh_joint(mc)
         z, counts = pairs.sample(3, generator(7))
         value, gradient = pairs.value_and_gradient(0.9 * z, counts)
-        step, _ = pairs.newton(0.9 * z, counts)
+        step, _ = pairs.newton_step(0.9 * z, counts)
         found |= {
             f"{mc}: z": values(z[:, :5]),
             f"{mc}: counts": values(counts.sum(1)),

@@ -55,7 +55,7 @@ def _draw(
     u = torch.cat(parts).unflatten(0, (len(context), n))
     return encoding.location[:, None] + torch.linalg.solve_triangular(encoding.factor.mT, u.mT, upper=True).mT
 
-
+# %% ../../nbs/12_posterior/12_amortised.ipynb #modes
 _TRIALS = 256  # samples among which the climb begins at the best
 
 

@@ -9,14 +9,15 @@ __all__ = []
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..core.checks import unknown_name
-from ..core.errors import InputError
+from ..core.errors import InputError, NumericalError
 from ..core.protocols import Prior
 from ..stats.whitening import Whitening
 
@@ -80,6 +81,9 @@ def consecutive(positions: Sequence[int]) -> list[slice]:
     return [slice(positions[a], positions[b - 1] + 1) for a, b in zip(starts, [*starts[1:], len(positions)])]
 
 # %% ../../nbs/12_posterior/01_coordinates.ipynb #coordinates
+_T = TypeVar("_T", bound="Coordinates")
+
+
 class Coordinates:
     "The floating parameters of a model, in coordinates z in which every prior is a standard normal."
 
@@ -94,7 +98,7 @@ class Coordinates:
         self.poi_whitening = Whitening([priors[name] for name in pois], device=model.device)  # always double
         self.dtype, self.device = self.whitening.dtype, model.device
 
-    def cast(self, dtype: torch.dtype) -> "Coordinates":
+    def cast(self: _T, dtype: torch.dtype) -> _T:
         "The same in another precision: single is fast enough for simulation, double for weights."
         other = copy.copy(self)
         other.yields, other.nominal, other.dtype = self.model.yields.cast(dtype), self.nominal.to(dtype), dtype
@@ -113,3 +117,13 @@ class Coordinates:
     def parameters(self, z: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         "The floating parameters in their own units."
         return self.whitening(z)[0]
+
+# %% ../../nbs/12_posterior/01_coordinates.ipynb #finite
+def require_finite_points(
+    joint: Coordinates, z: Float[Tensor, "rows dim"], finite: Bool[Tensor, " rows"], what: str
+) -> None:
+    "Refuse points where something is no number, with the parameters of the first; they would spoil a training."
+    if not bool(finite.all()):
+        row = int((~finite).nonzero()[0])
+        values = ", ".join(f"{name} = {x:.4g}" for name, x in zip(joint.names, joint.parameters(z[row]).tolist()))
+        raise NumericalError(f"{int((~finite).sum())} of {len(z)} points: {what} is not finite; first: {values}")

@@ -99,51 +99,6 @@ class CorrectedPosterior(Result):
         shown = ([f"{x:.3g}" if k == 1 else f"{x:.4g}" for k, x in enumerate(row)] for row in numbers)
         return [["parameter", "mean", "sd", "16 %", "50 %", "84 %"], *([n, *row] for n, row in zip(self.names, shown))]
 
-# %% ../../nbs/12_posterior/10_correction.ipynb #shift
-@dataclass(frozen=True)
-class _LaplaceShift:
-    "The largest change of a mean or width, and what to say of it."
-
-    largest: Estimate
-    sentence: str = ""  # empty: it is small
-
-    def exceeds(self, limit: float) -> bool:
-        "Whether it is beyond doubt larger."
-        return self.largest.value - 2 * self.largest.error >= limit
-
-
-def _describe_shift(change: Tensor, error: Tensor, r: Tensor, names: list[str], limit: float) -> _LaplaceShift:
-    "From the changes of all means and then all widths, with their errors; `r` are the ratios in log p."
-    k = int((change - 2 * error).argmax())
-    worst = _LaplaceShift(Estimate(float(change[k]), float(error[k])))
-    if worst.exceeds(limit):
-        name, what = names[k % len(names)], "the mean" if k < len(names) else "the width"
-        size = f"{worst.largest.value:.2f} +- {worst.largest.error:.2f}"
-        return _LaplaceShift(worst.largest, f"moves {what} of '{name}' by {size} of its standard deviation")
-    if not float(error.max()) < 2 * limit:
-        k = int(error.argmax())
-        text = f"cannot be compared with draws of them, which scatter by {float(r.std()):.1f} in log p"
-        return _LaplaceShift(Estimate(float(change[k]), float(error[k])), text)
-    return worst
-
-
-def _laplace_shift(
-    target: "_Target", z: Tensor, density: Tensor, log_w: Tensor, generator: torch.Generator, config: CorrectionConfig
-) -> _LaplaceShift:
-    "What draws of the nuisances say of Laplace's approximation `density` at points z with the weights log_w."
-    joint, weight = target.joint, torch.softmax(log_w, 0)
-    mixed = 0.5 * weight + 0.5 / len(z)  # also where Laplace's approximation sees nothing
-    chosen = torch.multinomial(mixed, config.probed_points, replacement=True, generator=generator)
-    r = target.log_marginal(z[chosen], config.probe_pairs, generator) - density[chosen]
-    before = weight[chosen] / mixed[chosen]
-    before, after = (w / w.sum() for w in (before, before * (r - r[before > 0].max()).exp()))
-    mean, covariance = weighted_moments(joint.poi_whitening(z)[0], log_w)
-    x = (joint.poi_whitening(z[chosen])[0] - mean) / covariance.diagonal().sqrt()
-    x = torch.cat([x, 0.5 * (x.square() - 1)], 1)
-    one, two = before @ x, after @ x
-    error = (after[:, None] * (x - two) - before[:, None] * (x - one)).square().sum(0).sqrt()
-    return _describe_shift((two - one).abs(), error, r, joint.pois, config.max_laplace_shift)
-
 # %% ../../nbs/12_posterior/10_correction.ipynb #weigh
 @dataclass(frozen=True)
 class _Target:
@@ -178,6 +133,51 @@ class _Weights:
     def fail(self, config: CorrectionConfig) -> bool:
         "Whether they are not to be used."
         return self.ess.value < config.min_ess or self.ess.khat > config.max_khat
+
+# %% ../../nbs/12_posterior/10_correction.ipynb #shift
+@dataclass(frozen=True)
+class _LaplaceShift:
+    "The largest change of a mean or width, and what to say of it."
+
+    largest: Estimate
+    sentence: str = ""  # empty: it is small
+
+    def exceeds(self, limit: float) -> bool:
+        "Whether it is beyond doubt larger."
+        return self.largest.value - 2 * self.largest.error >= limit
+
+
+def _describe_shift(change: Tensor, error: Tensor, r: Tensor, names: list[str], limit: float) -> _LaplaceShift:
+    "From the changes of all means and then all widths, with their errors; `r` are the ratios in log p."
+    k = int((change - 2 * error).argmax())
+    worst = _LaplaceShift(Estimate(float(change[k]), float(error[k])))
+    if worst.exceeds(limit):
+        name, what = names[k % len(names)], "the mean" if k < len(names) else "the width"
+        size = f"{worst.largest.value:.2f} +- {worst.largest.error:.2f}"
+        return _LaplaceShift(worst.largest, f"moves {what} of '{name}' by {size} of its standard deviation")
+    if not float(error.max()) < 2 * limit:
+        k = int(error.argmax())
+        text = f"cannot be compared with draws of them, which scatter by {float(r.std()):.1f} in log p"
+        return _LaplaceShift(Estimate(float(change[k]), float(error[k])), text)
+    return worst
+
+# %% ../../nbs/12_posterior/10_correction.ipynb #reweight
+def _laplace_shift(
+    target: _Target, z: Tensor, density: Tensor, log_w: Tensor, generator: torch.Generator, config: CorrectionConfig
+) -> _LaplaceShift:
+    "What draws of the nuisances say of Laplace's approximation `density` at points z with the weights log_w."
+    joint, weight = target.joint, torch.softmax(log_w, 0)
+    mixed = 0.5 * weight + 0.5 / len(z)  # also where Laplace's approximation sees nothing
+    chosen = torch.multinomial(mixed, config.probed_points, replacement=True, generator=generator)
+    r = target.log_marginal(z[chosen], config.probe_pairs, generator) - density[chosen]
+    before = weight[chosen] / mixed[chosen]
+    before, after = (w / w.sum() for w in (before, before * (r - r[before > 0].max()).exp()))
+    mean, covariance = weighted_moments(joint.poi_whitening(z)[0], log_w)
+    x = (joint.poi_whitening(z[chosen])[0] - mean) / covariance.diagonal().sqrt()
+    x = torch.cat([x, 0.5 * (x.square() - 1)], 1)
+    one, two = before @ x, after @ x
+    error = (after[:, None] * (x - two) - before[:, None] * (x - one)).square().sum(0).sqrt()
+    return _describe_shift((two - one).abs(), error, r, joint.pois, config.max_laplace_shift)
 
 # %% ../../nbs/12_posterior/10_correction.ipynb #steps
 _LAPLACE = "Laplace's approximation of the nuisances"

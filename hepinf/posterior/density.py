@@ -158,7 +158,8 @@ class PosteriorDensity(_BoundDensity):
     def value_and_gradient(self, theta: Float[Tensor, "*#batch dim"]) -> tuple[Tensor, Tensor]:
         "Log density (*batch,) and its gradient (*batch, dim)."
         value, gradient = self._by_row(self.joint.likelihood_gradient_at, theta)
-        prior, slope = autograd_gradient(lambda x: log_prior(self.priors, x), theta)
+        # flat priors alone have no graph
+        prior, slope = autograd_gradient(lambda x: log_prior(self.priors, x) + 0.0 * x.sum(-1), theta)
         return value + prior, gradient + slope
 
     def whitened(self) -> WhitenedDensity:

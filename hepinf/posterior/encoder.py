@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
-from ..core.random import Seed, as_generator
+from ..core.random import Seed
 from .density import newton_ascent
 from .joint import Joint
 
@@ -107,8 +107,8 @@ class CountEncoder(_Regression):
         super().__init__(joint)
         if newton_steps < 1:
             raise InputError(f"newton_steps: at least one, not {newton_steps}")
-        self.newton_steps, self.direct = newton_steps, self.count_features()
-        self.binned = joint.bins if self.with_counts else 0
+        self.newton_steps, self.binned = newton_steps, joint.bins if self.with_counts else 0
+        self.direct = self.count_features()
         self.register_buffer("feature_mean", torch.zeros(self.direct, device=joint.device))
         self.register_buffer("feature_sd", torch.ones(self.direct, device=joint.device))
 
@@ -124,7 +124,7 @@ class CountEncoder(_Regression):
     def fit(self, seed: Seed = 0, rows: int | None = None) -> None:
         "Take all constants from this many simulated pairs; None: twenty for each coefficient of the regression."
         rows = max(2000, 20 * (self.joint.bins + 1)) if rows is None else rows
-        z, counts = self.joint.sample(rows, as_generator(seed, self.joint.device))
+        z, counts = self.joint.sample(rows, seed)
         self._fit_regression(z, counts)
         if self.direct:
             features = self.encode(counts).features
@@ -133,11 +133,10 @@ class CountEncoder(_Regression):
     @torch.no_grad()
     def forward(self, counts: Float[Tensor, "rows bins"]) -> Encoding:
         "The encoding of each data set."
-        counts = counts.to(self.mean)
-        encoding = self.encode(counts)
-        features = ((encoding.features - self.feature_mean) / self.feature_sd).clamp(-_LARGEST, _LARGEST)
-        binned = [self._columns(counts)[:, :-1]] if self.with_counts else []
-        return replace(encoding, features=torch.cat([features, *binned], 1))
+        encoding = self.encode(counts := counts.to(self.mean))
+        features = [((encoding.features - self.feature_mean) / self.feature_sd).clamp(-_LARGEST, _LARGEST)]
+        features += [self._columns(counts)[:, :-1]] if self.with_counts else []
+        return replace(encoding, features=torch.cat(features, 1))
 
 # %% ../../nbs/12_posterior/04_encoder.ipynb #kinds
 class _PlainEncoder(CountEncoder):

@@ -10,16 +10,23 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from ..binned.derivatives import PoissonYields
 from ..binned.model import BinnedModel
 from ..core.checks import unknown_name
-from ..core.errors import InputError, NumericalError, RunError
+from ..core.errors import InputError, RunError
 from ..core.protocols import Prior
 from ..core.random import Seed, as_generator
-from .coordinates import Coordinates, all_priors, consecutive, in_pieces, require_pois
+from hepinf.posterior.coordinates import (
+    Coordinates,
+    all_priors,
+    consecutive,
+    in_pieces,
+    require_finite_points,
+    require_pois,
+)
 from .density import PosteriorDensity
 from hepinf.posterior.mc_statistics import (
     gamma_fluctuation,
@@ -219,16 +226,6 @@ def _require_whole(counts: Float[Tensor, "*batch bins"]) -> None:
             "expected counts, say asimov=True, or use `for_asimov()` of a learnt posterior"
         )
 
-
-def require_finite_points(
-    joint: Coordinates, z: Float[Tensor, "rows dim"], finite: Bool[Tensor, " rows"], what: str
-) -> None:
-    "Refuse points where something is no number, with the parameters of the first; they would spoil a training."
-    if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
-        values = ", ".join(f"{name} = {x:.4g}" for name, x in zip(joint.names, joint.parameters(z[row]).tolist()))
-        raise NumericalError(f"{int((~finite).sum())} of {len(z)} points: {what} is not finite; first: {values}")
-
 # %% ../../nbs/12_posterior/03_joint.ipynb #draw
 def _draw_counts(joint: _JointDensity, theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     "Expectations and counts, once each."
@@ -252,6 +249,18 @@ def _draw_pairs(joint: _JointDensity, n: int, generator: torch.Generator) -> tup
     possible = (nu >= 0).all(-1)
     return (z, counts) if bool(possible.all()) else (z[possible], counts[possible])
 
+
+def _draw_until(joint: _JointDensity, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    "Pairs until there are n of them."
+    pairs, size = [], 0
+    while size < n:
+        pairs.append(_draw_pairs(joint, n - size, generator))
+        size += len(pairs[-1][0])
+        if len(pairs) > 5 and size < 0.01 * n * len(pairs):
+            raise RunError("fewer than 1 % of the points of the prior have no negative expectation")
+    z, counts = (torch.cat(part) for part in zip(*pairs))
+    return z, counts
+
 # %% ../../nbs/12_posterior/03_joint.ipynb #class
 class Joint(_JointSteps):
     """Distribution of the whitened parameters z of a binned model and of its counts.
@@ -272,14 +281,7 @@ class Joint(_JointSteps):
 
     def sample(self, n: int, seed: Seed = 0) -> tuple[Float[Tensor, "n dim"], Float[Tensor, "n bins"]]:
         "Whitened parameters and counts. Raises: RunError if nearly all points have a negative expectation."
-        generator, pairs, size = as_generator(seed, self.device), [], 0
-        while size < n:
-            pairs.append(_draw_pairs(self, n - size, generator))
-            size += len(pairs[-1][0])
-            if len(pairs) > 5 and size < 0.01 * n * len(pairs):
-                raise RunError("fewer than 1 % of the points of the prior have no negative expectation")
-        z, counts = (torch.cat(part) for part in zip(*pairs))
-        return z, counts
+        return _draw_until(self, n, as_generator(seed, self.device))
 
     def require_counts(
         self, counts: Float[Tensor, "*batch bins"], asimov: bool = False

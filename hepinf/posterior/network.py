@@ -8,6 +8,7 @@ __all__ = ['PRESETS', 'PosteriorConfig', 'PosteriorNetwork']
 # %% ../../nbs/12_posterior/05_network.ipynb #imports
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +35,8 @@ class PosteriorConfig:
     encoder: str = "newton"  # what the flow knows of the counts, see `ENCODERS`
     newton_steps: int = 2  # of that encoder
     blocks: int = 6  # of the flow
-    hidden: tuple[int, ...] = (64, 64)  # widths of the layers of each subnetwork
-    embedding: tuple[int, ...] = ()  # widths of the layers that embed the counts; (): they are used as they are
+    hidden: Sequence[int] = (64, 64)  # widths of the layers of each subnetwork
+    embedding: Sequence[int] = ()  # widths of the layers that embed the counts; (): they are used as they are
     lr: float = 1e-3  # initial learning rate where the settings of the training have none
     pairs: int = 4096  # simulated for each epoch
     uses: int = 2  # epochs in which a pair is used; 0: no fresh ones, all epochs see the same

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..core.random import Seed, spawn
+from .coordinates import require_finite_points
 from .encoder import CountEncoder
-from .joint import Joint, require_finite_points
+from .joint import Joint
 
 # %% ../../nbs/12_posterior/06_simulations.ipynb #encode
 def encode_pairs(joint: Joint, encoder: CountEncoder, n: int, seed: Seed = 0) -> tuple[Tensor, Tensor, Tensor]:
