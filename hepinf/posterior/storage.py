@@ -18,7 +18,7 @@ from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.errors import InputError
 from .joint import Joint
 from .network import LearntParts, PosteriorConfig, build_network
-from ..stats.priors import pack_prior, unpack_prior
+from ..stats.prior_cards import pack_prior, unpack_prior
 
 # %% ../../nbs/12_posterior/08_storage.ipynb #save
 def save_posterior(parts: LearntParts, folder: str | Path) -> Path:
