@@ -86,15 +86,15 @@ def modifier_codes(settings: Mapping | None) -> tuple[str, str]:
 def model_parameters(measurement: Measurement) -> list[Parameter]:
     "The parameters of a measurement, in its order."
     parameters = []
-    for found in measurement.parameters.values():
-        for k, name in enumerate(found.names):
+    for entry in measurement.parameters.values():
+        for k, name in enumerate(entry.names):
             constraint: Normal | Poisson | None = None
-            if found.constraint == "normal":
-                constraint = Normal(found.auxdata[k], found.sigmas[k])
-            elif found.constraint == "poisson":
-                constraint = Poisson(found.factors[k], found.auxdata[k])
-            low, high = found.bounds[k]
-            parameters.append(Parameter(name, found.inits[k], (low, high), constraint, fixed=found.fixed[k]))
+            if entry.constraint == "normal":
+                constraint = Normal(entry.auxdata[k], entry.sigmas[k])
+            elif entry.constraint == "poisson":
+                constraint = Poisson(entry.factors[k], entry.auxdata[k])
+            low, high = entry.bounds[k]
+            parameters.append(Parameter(name, entry.inits[k], (low, high), constraint, fixed=entry.fixed[k]))
     return parameters
 
 # %% ../../nbs/07_binned/08_compile.ipynb #positions
@@ -109,7 +109,7 @@ class Positions:
     @classmethod
     def of(cls, sets: Mapping[str, ParameterSet]) -> "Positions":
         "The positions before the first channel."
-        ends = list(accumulate((len(found.inits) for found in sets.values()), initial=0))
+        ends = list(accumulate((len(entry.inits) for entry in sets.values()), initial=0))
         return cls(sets, dict(zip(sets, ends)), {})
 
     def of_bins(self, where: str, kind: str, name: str, bins: int) -> Sequence[int]:

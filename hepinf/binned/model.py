@@ -38,10 +38,10 @@ from ..workspaces.parameters import parameter_counts
 # %% ../../nbs/07_binned/12_model.ipynb #data
 def require_lengths(counts: Tensor, auxdata: Tensor, bins: int, constraints: int) -> None:
     "Refuse data of the wrong length."
-    given = counts.shape[-1] if counts.dim() else 0
-    if given != bins:
+    size = counts.shape[-1] if counts.dim() else 0
+    if size != bins:
         both = f": these are counts and {constraints} auxiliary data; pass the latter as auxdata"
-        raise InputError(f"counts have {given} bins, the model {bins}{both if given == bins + constraints else ''}")
+        raise InputError(f"counts have {size} bins, the model {bins}{both if size == bins + constraints else ''}")
     if auxdata.shape[-1:] != (constraints,):
         raise InputError(f"auxdata have {auxdata.shape[-1]} values, the model {constraints} constraints")
 
@@ -141,7 +141,7 @@ def model_table(model: MeasuredModel) -> Markdown:
         rows.append([channel, size, number(observed), events, ", ".join(model.samples[channel])])
     if len(model.channels) > _SHOWN_CHANNELS:
         rows.append([f"... {len(model.channels)} channels", str(model.yields.bins), "", "", ""])
-    line = f"Binned model of {model.poi or 'no parameter of interest'}; {counts}."
+    line = f"Binned model{f' of {model.poi}' if model.poi else ''}; {counts}."
     return Markdown(f"{line}\n\n{markdown_table(rows)}")
 
 # %% ../../nbs/07_binned/12_model.ipynb #described

@@ -89,8 +89,8 @@ class Predictions(NamedParameters):
 
     def _checked_theta(self, theta: Tensor) -> Tensor:
         theta = torch.as_tensor(theta, dtype=torch.float64, device=self.device)
-        given, names = theta.shape[-1] if theta.dim() else 0, self.parameter_names
-        if given != len(names):
+        size, names = theta.shape[-1] if theta.dim() else 0, self.parameter_names
+        if size != len(names):
             shown = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
-            raise InputError(f"theta has {given} parameters, the model {len(names)}: {shown}")
+            raise InputError(f"theta has {size} parameters, the model {len(names)}: {shown}")
         return theta

@@ -35,19 +35,19 @@ def parameter_sets(channels: list[dict], settings: list[dict]) -> dict[str, Para
     sets: dict[str, ParameterSet] = {}
     kinds: dict[str, str] = {}
     for kind in sorted(MODIFIERS):
-        for found in MODIFIERS[kind].parameters(list(uses_of(channels, kind))):
-            if sets.setdefault(found.name, found) != found:
+        for entry in MODIFIERS[kind].parameters(list(uses_of(channels, kind))):
+            if sets.setdefault(entry.name, entry) != entry:
                 raise InputError(
-                    f"parameter '{found.name}': a {kind} and a {kinds[found.name]} have this name, "
+                    f"parameter '{entry.name}': a {kind} and a {kinds[entry.name]} have this name, "
                     f"but not the same kind or number of parameters"
                 )
-            kinds.setdefault(found.name, kind)
+            kinds.setdefault(entry.name, kind)
     for setting in settings:
         name = setting["name"]
         if name in sets:  # published files keep settings of parameters that were pruned away
             sets[name] = with_settings(sets[name], kinds[name], setting)
-    for found in sets.values():
-        require_usable(found)
+    for entry in sets.values():
+        require_usable(entry)
     return sets
 
 # %% ../../nbs/04_workspaces/05_measurement.ipynb #select
@@ -74,9 +74,9 @@ class Measurement:
     def table(self) -> Markdown:
         "The parameters in one line and the channels as a table."
         sets = self.parameters.values()
-        constrained = [found.constraint is not None for found in sets for _ in found.inits]
-        counts = parameter_counts(constrained, [fixed for found in sets for fixed in found.fixed])
-        line = f"Measurement '{self.name}' of {self.poi or 'no parameter of interest'}; {counts}."
+        constrained = [entry.constraint is not None for entry in sets for _ in entry.inits]
+        counts = parameter_counts(constrained, [fixed for entry in sets for fixed in entry.fixed])
+        line = f"Measurement '{self.name}'{f' of {self.poi}' if self.poi else ''}; {counts}."
         return Markdown(f"{line}\n\n{markdown_table(self.rows())}")
 
     def __repr__(self) -> str:
@@ -94,7 +94,7 @@ class PoiChoice(Enum):
 
 def chosen_poi(poi: str | None | PoiChoice, stated: str, parameters: Mapping[str, ParameterSet]) -> str | None:
     "Name of the parameter of interest. Raises: InputError if it is not one of the single parameters."
-    single = {found.name: found.names[0] for found in parameters.values() if len(found.inits) == 1}
+    single = {entry.name: entry.names[0] for entry in parameters.values() if len(entry.inits) == 1}
     if poi is PoiChoice.OF_MEASUREMENT:
         return single.get(stated)
     if poi is not None and poi not in single and poi not in single.values():

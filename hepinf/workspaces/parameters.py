@@ -46,43 +46,43 @@ def standard_nuisance(name: str) -> ParameterSet:
     return ParameterSet(name, True, [0.0], [[-5.0, 5.0]], [False], "normal", [0.0], [1.0], unit_width=True)
 
 # %% ../../nbs/04_workspaces/01_parameters.ipynb #settings
-def with_settings(found: ParameterSet, kind: str, setting: Mapping[str, Any]) -> ParameterSet:
+def with_settings(entry: ParameterSet, kind: str, setting: Mapping[str, Any]) -> ParameterSet:
     "The set as a measurement wants it; `kind` is the modifier, for the message of an InputError."
     changes: dict[str, Any] = {}
     for key, value in setting.items():
         if key == "name":
             continue
         if key == "fixed":
-            changes[key] = [value] * len(found.fixed)
+            changes[key] = [value] * len(entry.fixed)
             continue
-        where, default = f"measurement, parameter '{found.name}'", getattr(found, key)
-        if default is None or (key == "sigmas" and found.unit_width):
+        where, default = f"measurement, parameter '{entry.name}'", getattr(entry, key)
+        if default is None or (key == "sigmas" and entry.unit_width):
             raise InputError(f"{where}: a {kind} has no '{key}'")
-        needed = 1 if found.scalar else len(default)
+        needed = 1 if entry.scalar else len(default)
         if len(value) != needed:
             raise InputError(f"{where}: {len(value)} {key} where {needed} are needed")
         changes[key] = [[float(v) for v in item] if key == "bounds" else float(item) for item in value]
-    return replace(found, **changes)
+    return replace(entry, **changes)
 
 # %% ../../nbs/04_workspaces/01_parameters.ipynb #usable
-def require_usable(found: ParameterSet) -> None:
+def require_usable(entry: ParameterSet) -> None:
     "Refuse parameters that could not enter a likelihood, by name."
     for key in ("inits", "bounds", "auxdata", "sigmas"):
-        if getattr(found, key) == []:
-            raise InputError(f"parameter '{found.name}': the measurement must give its {key}")
-    for name, start, (low, high) in zip(found.names, found.inits, found.bounds):
+        if getattr(entry, key) == []:
+            raise InputError(f"parameter '{entry.name}': the measurement must give its {key}")
+    for name, start, (low, high) in zip(entry.names, entry.inits, entry.bounds):
         if not low <= start <= high:
             raise InputError(f"parameter '{name}': its initial value {start} lies outside its bounds [{low}, {high}]")
     for key in ("sigmas", "factors"):
-        for name, value in zip(found.names, getattr(found, key) or []):
+        for name, value in zip(entry.names, getattr(entry, key) or []):
             if not 0 < value < math.inf:
                 raise InputError(f"parameter '{name}': its {key} must be positive and finite, not {value}")
-    if found.constraint == "poisson" and min(found.auxdata or [0.0]) < 0:
-        raise InputError(f"parameter '{found.name}': its auxdata must not be negative")
+    if entry.constraint == "poisson" and min(entry.auxdata or [0.0]) < 0:
+        raise InputError(f"parameter '{entry.name}': its auxdata must not be negative")
 
 # %% ../../nbs/04_workspaces/01_parameters.ipynb #count
 def parameter_counts(constrained: Sequence[bool], fixed: Sequence[bool]) -> str:
     "How many parameters there are, and how many are free, constrained and fixed."
-    held = sum(fixed)
+    n_fixed = sum(fixed)
     measured = sum(c and not f for c, f in zip(constrained, fixed))
-    return f"{len(fixed)} parameters: {len(fixed) - held - measured} free, {measured} constrained, {held} fixed"
+    return f"{len(fixed)} parameters: {len(fixed) - n_fixed - measured} free, {measured} constrained, {n_fixed} fixed"
