@@ -88,12 +88,9 @@ class _Terms:
         self.parameter_names = list(self.box)
         self.yields = _checked_yields(self.terms, yields)
 
-# %% ../../nbs/10_unbinned/05_mixture.ipynb #mixture
-class Mixture(_Terms):
-    """Sum of densities over the same features.
-
-    Raises: InputError for terms or yields that do not fit together.
-    """
+# %% ../../nbs/10_unbinned/05_mixture.ipynb #densities
+class _MixtureDensity(_Terms):
+    "Densities of single events."
 
     def log_densities(
         self, x: Float[Tensor, "events features"], theta: Float[Tensor, " parameters"]
@@ -112,6 +109,13 @@ class Mixture(_Terms):
         "Logarithm of the density of single events, with these proportions of the terms."
         n = torch.tensor([float(yields[name]) for name in self.terms], dtype=torch.float64, device=x.device)
         return (self.log_densities(x, theta) + (n / n.sum()).log()).logsumexp(1)
+
+# %% ../../nbs/10_unbinned/05_mixture.ipynb #mixture
+class Mixture(_MixtureDensity):
+    """Sum of densities over the same features.
+
+    Raises: InputError for terms or yields that do not fit together.
+    """
 
     def at(
         self,
