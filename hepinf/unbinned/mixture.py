@@ -9,6 +9,7 @@ __all__ = ['Term', 'Mixture', 'bin_events']
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.protocols import ConditionalDensity
-from .density import ConditionalDensityBase, as_density
+from .density import as_density
 from .likelihood import UnbinnedLikelihood
 
 # %% ../../nbs/10_unbinned/05_mixture.ipynb #term
@@ -28,7 +29,7 @@ class Term:
     Raises: InputError for an unknown parameter, and for what is no density.
     """
 
-    density: ConditionalDensityBase  # or anything that satisfies `ConditionalDensity`
+    density: Any  # a `ConditionalDensity`
     rename: Mapping[str, str] = field(default_factory=dict)  # parameter of the density -> name in the mixture
 
     def __post_init__(self) -> None:
