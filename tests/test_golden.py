@@ -58,7 +58,7 @@ from hepinf.infer.intervals import interval
 from hepinf.infer.mle import fit as maximise
 from hepinf.posterior.correction import correct
 from hepinf.posterior.joint import Joint
-from hepinf.posterior.joint import negative_binomial
+from hepinf.posterior.mc_statistics import negative_binomial
 from hepinf.problems.blobs2d import BINARY
 from hepinf.problems.blobs2d import MULTICLASS
 from hepinf.problems.blobs2d import unbinned_limit as blobs_limit
@@ -396,7 +396,7 @@ def pairs_of_vh() -> Numbers:
         pairs: Joint = vh_joint(mc)
         z, counts = pairs.sample(3, generator(7))
         value, gradient = pairs.value_and_gradient(0.9 * z, counts)
-        step, _ = pairs.newton(0.9 * z, counts)
+        step, _ = pairs.newton_step(0.9 * z, counts)
         found |= {
             f"{mc}: z": values(z[:, :5]),
             f"{mc}: counts": values(counts.sum(1)),

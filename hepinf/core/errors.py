@@ -7,7 +7,14 @@ __all__ = ['HepinfError', 'InputError', 'UsageError', 'RunError', 'NumericalErro
 
 # %% ../../nbs/01_core/00_errors.ipynb #errors
 class HepinfError(Exception):
-    "Base of every error that hepinf raises on purpose."
+    """Base of every error that hepinf raises on purpose.
+
+    Example:
+    >>> try:
+    ...     hi.Normal(0.0, -1.0)
+    ... except hi.HepinfError as error:
+    ...     print(error)
+    """
 
 
 class InputError(HepinfError, ValueError):

@@ -183,6 +183,11 @@ def as_likelihood(
     """The likelihood of a likelihood, density, model with data, or function.
 
     Raises: InputError if it cannot be one, or a function comes without its start.
+
+    Example:
+    >>> import torch
+    >>> parabola = hi.as_likelihood(lambda x: -((x - 3) ** 2).sum(-1), torch.zeros(1), names=["x"])
+    >>> hi.fit(parabola)["x"]
     """
     if not isinstance(source, Likelihood):
         if isinstance(source, LogDensity):

@@ -14,7 +14,11 @@ from .tables import Markdown, markdown_table, number, with_error
 # %% ../../nbs/01_core/06_results.ipynb #estimate
 @dataclass(frozen=True)
 class Estimate:
-    "A number and its standard error, in the same unit."
+    """A number and its standard error, in the same unit.
+
+    Example:
+    >>> print(hi.Estimate(80.3692, 0.0133), hi.Estimate(80.3692, 0.0133).pull(80.357))
+    """
 
     value: float
     error: float

@@ -44,6 +44,19 @@ def _block() -> type:
     from FrEIA.modules import GLOWCouplingBlock
 
     class Block(GLOWCouplingBlock):
+        def _half(self, network: nn.Module, x: Tensor, passive: tuple, rev: bool) -> tuple[Tensor, Tensor]:
+            log_scale, shift = network(passive).chunk(2, 1)
+            log_scale = self.clamp * self.f_clamp(log_scale)
+            if rev:
+                return (x - shift) * torch.exp(-log_scale), -log_scale.sum(1)
+            return torch.exp(log_scale) * x + shift, log_scale.sum(1)
+
+        def _coupling1(self, x1, u2, rev=False):
+            return self._half(self.subnet2, x1, u2, rev)
+
+        def _coupling2(self, x2, u1, rev=False):
+            return self._half(self.subnet1, x2, u1, rev)
+
         def forward(self, x, c=(None, None), rev=False, jac=True):
             x1, x2 = torch.split(x[0], [self.split_len1, self.split_len2], dim=1)
             if not rev:

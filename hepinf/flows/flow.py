@@ -155,7 +155,11 @@ def flow_card(flow: "Flow") -> dict[str, Any]:
 
 # %% ../../nbs/06_flows/08_flow.ipynb #flow
 class Flow(_Units):
-    "Density p(x | context) of `dim` parameters; made by `maf`, `arqs`, `coupling_flow` or `flow_of`."
+    """Density p(x | context) of `dim` parameters; made by `maf`, `arqs`, `coupling_flow` or `flow_of`.
+
+    Example:
+    >>> hi.maf(2).sample(5, seed=1)
+    """
 
     def to_latent(self, x: Float[Tensor, "*batch dim"], context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "Latent points (*batch, dim) and log-determinants (*batch)."
@@ -212,6 +216,9 @@ def maf(
     """Masked autoregressive flow.
 
     Source: arXiv:1705.07057.
+
+    Example:
+    >>> hi.maf(2, 1).sample(5, torch.zeros(1), seed=1)
     """
     full = masked_options("maf", options)
     return _flow("maf", dim, context, (lower, upper), full, masked_layers(MaskedAffine, dim, context, full))
@@ -223,6 +230,9 @@ def arqs(
     """Autoregressive rational-quadratic spline flow.
 
     Source: arXiv:1906.04032.
+
+    Example:
+    >>> hi.arqs(3, lower=[0.0, 0.0, 0.0]).sample(5, seed=1)
     """
     full = masked_options("arqs", options)
     return _flow("arqs", dim, context, (lower, upper), full, masked_layers(MaskedSpline, dim, context, full))

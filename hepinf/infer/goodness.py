@@ -49,6 +49,11 @@ def goodness_of_fit(
 
     Raises: InputError for a likelihood without bins.
     Source: Baker and Cousins, Nucl. Instrum. Meth. 221 (1984) 437.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.goodness_of_fit(model).p
     """
     likelihood = as_likelihood(likelihood)
     if not isinstance(likelihood, BinnedLikelihood):

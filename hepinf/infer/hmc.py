@@ -113,6 +113,15 @@ class _Walk:
         return probability, energy
 
 # %% ../../nbs/08_infer/11_hmc.ipynb #check
+def _require_sizes(acceptance: float, **sizes: tuple[int, int]) -> None:
+    "Refuse an acceptance that is no probability, and numbers (value, least) that are too small."
+    for name, (value, least) in sizes.items():
+        if value < least:
+            raise InputError(f"{name}={value}: at least {least} needed")
+    if not 0 < acceptance < 1:
+        raise InputError(f"acceptance={acceptance}: a number between 0 and 1 is needed")
+
+
 def _require_start(density: Likelihood) -> None:
     "Refuse a start that is no point inside the bounds, and bounds that leave nothing to sample."
     start = density.start
@@ -153,6 +162,21 @@ def _warm_up(walk: _Walk, metric: Metric, warmup: int, acceptance: float, bar: t
     size.freeze()
     return size.step
 
+
+def _kept(walk: _Walk, draws: int, step: float, bar: tqdm) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    "Draws (draws, chains, free), log densities, mean acceptance of each chain, and how many trajectories diverged."
+    shape = (draws, *walk.x.shape)
+    theta, value = walk.x.new_empty(shape), walk.x.new_empty(shape[:2])
+    accepted, diverged = walk.x.new_zeros(shape[1]), walk.x.new_zeros(())
+    for i in range(draws):
+        probability, energy = walk.advance(step)
+        accepted += probability / draws
+        diverged += (~(energy < 1000)).sum()
+        theta[i], _, log_slope, _ = walk.target.support(walk.x)
+        value[i] = walk.value - log_slope
+        bar.update()
+    return theta, value, accepted, diverged
+
 # %% ../../nbs/08_infer/11_hmc.ipynb #hmc
 def hmc(
     density: Any,  # a Likelihood, a LogDensity, or a model at its observed data
@@ -169,30 +193,21 @@ def hmc(
 
     Raises: InputError for a density that cannot be sampled from its start.
     Source: Neal, arXiv:1206.1901.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.hmc(model, draws=20, warmup=20, chains=4)["mu"].mean()
     """
-    for name, (value, least) in dict(
-        draws=(draws, 4), warmup=(warmup, 20), chains=(chains, 1), steps=(steps, 1)
-    ).items():
-        if value < least:
-            raise InputError(f"{name}={value}: at least {least} needed")
-    if not 0 < acceptance < 1:
-        raise InputError(f"acceptance={acceptance}: a number between 0 and 1 is needed")
+    _require_sizes(acceptance, draws=(draws, 4), warmup=(warmup, 20), chains=(chains, 1), steps=(steps, 1))
     density = as_likelihood(density)
     _require_start(density)
     _require_density(density)
     target = Target(density)
     mode, metric, problem = laplace(target)
-    theta = mode.new_empty(draws, chains, len(mode))
-    value, accepted, diverged = mode.new_empty(draws, chains), mode.new_zeros(chains), mode.new_zeros(())
     with torch.no_grad(), tqdm(total=warmup + draws, disable=not progress, desc="hmc") as bar:
         walk = _Walk(target, mode, metric, chains, steps, seed)
         step = _warm_up(walk, metric, warmup, acceptance, bar)
-        for i in range(draws):
-            probability, energy = walk.advance(step)
-            accepted += probability / draws
-            diverged += (~(energy < 1000)).sum()
-            theta[i], _, log_slope, _ = target.support(walk.x)
-            value[i] = walk.value - log_slope
-            bar.update()
+        theta, value, accepted, diverged = _kept(walk, draws, step, bar)
     names = [density.names[k] for k in target.free.tolist()]
     return Chains(theta, value, names, accepted, step, int(diverged), walk.evaluations, problem)

@@ -133,6 +133,11 @@ def hypotest(
 
     Raises: InputError for a strength that the statistic cannot test.
     Source: arXiv:1007.1727, section 4.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.hypotest(model, 1.0).cls
     """
     likelihood, poi = require_test(likelihood, poi, statistic)
     mu = torch.as_tensor(mu, dtype=torch.float64, device=likelihood.start.device)
@@ -173,6 +178,11 @@ def discovery(
     """Significance of a signal against background alone, by formula or by toys.
 
     Source: arXiv:1007.1727, eq. 12 and 53.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.discovery(model).significance
     """
     likelihood, poi = require_test(likelihood, poi, "q0")
     test = Asymptotic(likelihood, poi, "q0")

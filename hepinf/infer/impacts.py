@@ -71,6 +71,11 @@ def impacts(
     """Pre- and post-fit impacts of all parameters on the parameter of interest, for one data set; carries no gradient.
 
     Raises: InputError for a batch of data sets, or a parameter of interest that is unknown or fixed.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.impacts(model, "mu")
     """
     likelihood = as_likelihood(likelihood)
     poi = getattr(likelihood, "poi", None) if poi is None else poi

@@ -100,29 +100,7 @@ class Profile(Result):
         pairs = zip(self.values.tolist(), self.scan.tolist())
         return [[self.poi, "2 Δ log L"], *([number(value), number(scan)] for value, scan in pairs)]
 
-# %% ../../nbs/08_infer/04_intervals.ipynb #profile
-def profile(
-    likelihood: Any,  # a Likelihood, or a model at its observed data
-    poi: str,
-    values: Float[Tensor, "*#batch points"] | Sequence[float] | None = None,  # None: 31 over three errors on both sides
-    *,
-    fit: FitResult | None = None,  # the free fit, if it is done already
-    tolerance: float = 1e-8,  # of the fits, see `fit`
-    method: str = "auto",
-) -> Profile:
-    "Profile-likelihood scan of a parameter. Raises: InputError for an unknown or fixed parameter."
-    likelihood = as_likelihood(likelihood)
-    fit = free_fit(likelihood, fit)
-    k = free_position(fit, poi)
-    if values is None:
-        values = _around(fit, poi, k)
-    values = torch.as_tensor(values, dtype=torch.float64, device=fit.theta.device)
-    start = fit.theta.detach()[..., None, :].expand(*fit.log_prob.shape, values.shape[-1], -1)
-    theta, log_prob, problems = conditional_fits(likelihood, fit, start, poi, values, tolerance, method)
-    scan = 2 * (fit.log_prob[..., None] - log_prob)
-    return Profile(poi, values, scan, fit, theta, gather(fit, problems, _local_maximum(poi, scan))[:1])
-
-
+# %% ../../nbs/08_infer/04_intervals.ipynb #around
 def _around(fit: FitResult, poi: str, k: int) -> Tensor:
     "31 values over three errors on both sides of the best one, inside the bounds."
     if fit.log_prob.dim():
@@ -138,10 +116,53 @@ def _local_maximum(poi: str, scan: Tensor) -> str:
     low = bool((scan < -1e-4).any())
     return f"the profile of '{poi}' goes above the best fit: that was a local maximum" if low else ""
 
+
+def _missing_end(poi: str, ends: Tensor, target: Tensor) -> str:
+    lost = bool(ends.isnan().any())
+    height = float(target**2)
+    return f"an end of the interval of '{poi}' was not found: the profile does not reach {height:.3g}" if lost else ""
+
+# %% ../../nbs/08_infer/04_intervals.ipynb #profile
+def profile(
+    likelihood: Any,  # a Likelihood, or a model at its observed data
+    poi: str,
+    values: Float[Tensor, "*#batch points"] | Sequence[float] | None = None,  # None: 31 over three errors on both sides
+    *,
+    fit: FitResult | None = None,  # the free fit, if it is done already
+    tolerance: float = 1e-8,  # of the fits, see `fit`
+    method: str = "auto",
+) -> Profile:
+    """Profile-likelihood scan of a parameter. Raises: InputError for an unknown or fixed parameter.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.profile(model, "mu", [0.5, 1.0, 1.5]).scan
+    """
+    likelihood = as_likelihood(likelihood)
+    fit = free_fit(likelihood, fit)
+    k = free_position(fit, poi)
+    if values is None:
+        values = _around(fit, poi, k)
+    values = torch.as_tensor(values, dtype=torch.float64, device=fit.theta.device)
+    start = fit.theta.detach()[..., None, :].expand(*fit.log_prob.shape, values.shape[-1], -1)
+    theta, log_prob, problems = conditional_fits(likelihood, fit, start, poi, values, tolerance, method)
+    scan = 2 * (fit.log_prob[..., None] - log_prob)
+    return Profile(poi, values, scan, fit, theta, gather(fit, problems, _local_maximum(poi, scan))[:1])
+
 # %% ../../nbs/08_infer/04_intervals.ipynb #interval-result
+ONE_SIGMA = 0.6826894921370859  # probability within one standard deviation
+
+
 @dataclass(frozen=True, repr=False)
 class Interval(Result):
-    "A profile-likelihood interval."
+    """A profile-likelihood interval.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.interval(model, "mu").high
+    """
 
     poi: str
     level: float
@@ -200,9 +221,6 @@ def _first_bracket(fit: FitResult, k: int, target: Tensor) -> _Bracket:
     return _Bracket(at, torch.zeros_like(room), torch.full_like(room, math.inf), room)
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #interval
-ONE_SIGMA = 0.6826894921370859  # probability within one standard deviation
-
-
 @torch.no_grad()
 def interval(
     likelihood: Any,  # a Likelihood, or a model at its observed data
@@ -215,6 +233,11 @@ def interval(
     """Profile-likelihood interval of a parameter (MINOS), asymmetric, within its bounds; carries no gradient.
 
     Raises: InputError for an unknown or fixed parameter, or a level outside of (0, 1).
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> print(hi.interval(model, "mu", level=0.95))
     """
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, not {level}")
@@ -233,8 +256,6 @@ def interval(
         if bool(done.all()):
             break
         bracket.advance(root, target, done)
-    reached = done | ((root - target).abs() < 1e-3)
-    ends = torch.where(reached, centre + side * bracket.at, math.nan)
-    missing = f"an end of the interval of '{poi}' was not found: the profile does not reach {float(target**2):.3g}"
-    problems = gather(fit, problems, missing if bool(ends.isnan().any()) else "", _local_maximum(poi, delta))[:1]
+    ends = torch.where(done | ((root - target).abs() < 1e-3), centre + side * bracket.at, math.nan)
+    problems = gather(fit, problems, _missing_end(poi, ends, target), _local_maximum(poi, delta))[:1]
     return Interval(poi, level, centre[..., 0], ends[..., 0], ends[..., 1], problems)

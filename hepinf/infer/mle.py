@@ -200,6 +200,10 @@ def fit(
     """Bounded maximum-likelihood fit of every data set; never silent about one that did not converge.
 
     Raises: InputError for a parameter, value or start that cannot be fitted.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> hi.fit(hi.BinnedModel.from_workspace(example_workspace()))
     """
     if method not in METHODS:
         raise InputError(unknown_name("method", method, METHODS))

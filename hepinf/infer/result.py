@@ -61,7 +61,12 @@ def _ending(status: int, log_prob: float, edm: float) -> str:
 # %% ../../nbs/08_infer/02_result.ipynb #result
 @dataclass(frozen=True, repr=False)
 class FitResult(Result):
-    "Outcome of a batch of fits; leading axes are those of the data sets."
+    """Outcome of a batch of fits; leading axes are those of the data sets.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> hi.fit(hi.BinnedModel.from_workspace(example_workspace()))["mu"]
+    """
 
     theta: Float[Tensor, "*batch parameters"]  # best point
     log_prob: Float[Tensor, "*batch"]  # log-likelihood there

@@ -37,6 +37,19 @@ def require_test(likelihood: Any, poi: str | None, statistic: str) -> tuple[Expe
         raise InputError(f"poi: '{poi}' is fixed by the model, nothing can be tested")
     return likelihood, poi
 
+# %% ../../nbs/08_infer/07_test_statistics.ipynb #improve
+def _improve(test: "TestStatistic", conditional: FitResult) -> None:
+    "The free fit again, from the best of the conditional ones; strengths may have axes in front of the data's."
+    values = conditional.log_prob.reshape(-1, *test.log_prob.shape)
+    rows = values.argmax(0)[None, ..., None].expand(1, *test.free.theta.shape)
+    again = test._free_fit(conditional.theta.reshape(-1, *test.free.theta.shape).gather(0, rows)[0])
+    better = again.log_prob > test.log_prob
+    test.best = torch.where(better, again[test.poi], test.best)
+    test.log_prob = torch.where(better, again.log_prob, test.log_prob)
+    if bool((conditional.log_prob - test.log_prob > 1e-4).any()):
+        sentence = f"a fit with '{test.poi}' fixed lies above the free one: that was a local maximum"
+        test.problems = gather(test.problems, sentence)
+
 # %% ../../nbs/08_infer/07_test_statistics.ipynb #statistic
 class TestStatistic:
     "The free fit of some data, and the test statistic for values of the parameter of interest."
@@ -68,19 +81,7 @@ class TestStatistic:
         "The test statistic, zero where the data are on the other side."
         conditional = self.conditional(mu)
         if bool((conditional.log_prob - self.log_prob > 1e-6).any()):
-            self._improve(conditional)
+            _improve(self, conditional)
         q = (2 * (self.log_prob - conditional.log_prob)).clamp_min(0)
         far = self.best < mu if self.statistic == "q0" else self.best > mu
         return torch.where(far, 0.0, q)
-
-    def _improve(self, conditional: FitResult) -> None:
-        "The free fit again, from the best of the conditional ones; strengths may have axes in front of the data's."
-        values = conditional.log_prob.reshape(-1, *self.log_prob.shape)
-        rows = values.argmax(0)[None, ..., None].expand(1, *self.free.theta.shape)
-        again = self._free_fit(conditional.theta.reshape(-1, *self.free.theta.shape).gather(0, rows)[0])
-        better = again.log_prob > self.log_prob
-        self.best = torch.where(better, again[self.poi], self.best)
-        self.log_prob = torch.where(better, again.log_prob, self.log_prob)
-        if bool((conditional.log_prob - self.log_prob > 1e-4).any()):
-            sentence = f"a fit with '{self.poi}' fixed lies above the free one: that was a local maximum"
-            self.problems = gather(self.problems, sentence)

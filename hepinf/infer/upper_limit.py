@@ -26,7 +26,13 @@ from .test_statistics import TestStatistic, require_test
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #limit
 @dataclass(frozen=True, repr=False)
 class Limit(Result):
-    "Upper limits on a signal strength."
+    """Upper limits on a signal strength.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.upper_limit(model, level=0.9).expected
+    """
 
     observed: Float[Tensor, "*batch"]
     expected: Float[Tensor, "*batch 5"]  # -2, -1, 0, 1, 2 sigma
@@ -153,6 +159,11 @@ def upper_limit(
 
     Raises: InputError for a level outside of (0, 1) or a parameter that cannot be tested.
     Source: arXiv:1007.1727, section 5.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.upper_limit(model)
     """
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, not {level}")

@@ -205,7 +205,7 @@ class Templates:
             value = self.centre.get(name, NOMINAL[name])
             constraint = Normal(value, benchmark.sd[name]) if name in benchmark.sd else None
             parameters.append(Parameter(name, value, constraint=constraint, unit=UNIT[name]))
-        return BinnedModel(processes, parameters, interpolation)
+        return BinnedModel(processes, parameters, interpolation=interpolation)
 
     def sigma(self, benchmark: Benchmark) -> ExpectedUncertainty:
         "Expected standard deviation of s, or infinity and the reason."

@@ -143,4 +143,4 @@ def vh_model(qcd_weight: float = 1.0, seed: int = 2023, device: torch.device | s
 
 def vh_joint(mc: str = "gamma", qcd_weight: float = 1.0, device: torch.device | str | None = None) -> Joint:
     "Strengths and luminosity with their priors, and counts; the shapes are nuisances."
-    return Joint(vh_model(qcd_weight, device=device), vh_priors(), interest=NAMES, mc=mc)
+    return Joint(vh_model(qcd_weight, device=device), vh_priors(), pois=NAMES, mc=mc)

@@ -93,7 +93,13 @@ def _named(
 # %% ../../nbs/02_stats/03_chains.ipynb #samples
 @dataclass(frozen=True, repr=False)
 class Chains(Result):
-    "Draws of all chains after the warm-up, with the diagnostics of the run."
+    """Draws of all chains after the warm-up, with the diagnostics of the run.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.hmc(model, draws=20, warmup=20, chains=4).quantiles([0.16, 0.5, 0.84])
+    """
 
     theta: Float[Tensor, "draws chains parameters"]  # in the units of the start point
     log_prob: Float[Tensor, "draws chains"]  # log density there

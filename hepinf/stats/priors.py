@@ -25,7 +25,12 @@ _NEAR = 8.0  # standard deviations within which a bound cuts the prior; beyond i
 
 @dataclass(frozen=True)
 class Normal:
-    "Gaussian density with `mean` and standard deviation `sd`, both in the parameter's unit."
+    """Gaussian density with `mean` and standard deviation `sd`, both in the parameter's unit.
+
+    Example:
+    >>> import torch
+    >>> hi.Normal(1.0, 0.02).cdf(torch.tensor(1.02))
+    """
 
     mean: float
     sd: float
@@ -85,7 +90,12 @@ class _Range:
 
 @dataclass(frozen=True)
 class Uniform(_Range):
-    "Flat density between `low` and `high`, in the parameter's unit."
+    """Flat density between `low` and `high`, in the parameter's unit.
+
+    Example:
+    >>> import torch
+    >>> hi.Uniform(0.0, 3.0).log_prob(torch.tensor([1.0, 4.0]))
+    """
 
     low: float
     high: float
@@ -111,7 +121,12 @@ class Uniform(_Range):
 # %% ../../nbs/02_stats/00_priors.ipynb #truncated-normal
 @dataclass(frozen=True)
 class TruncatedNormal(_Range):
-    "Normal density with the location `mean` and the width `sd`, cut at `low` and `high`; one of them may be infinite."
+    """Normal density with the location `mean` and the width `sd`, cut at `low` and `high`; one of them may be infinite.
+
+    Example:
+    >>> import torch
+    >>> hi.TruncatedNormal(0.0, 10.0, 1.0, 0.5).cdf(torch.tensor(1.0))
+    """
 
     low: float
     high: float
@@ -170,7 +185,11 @@ class _Positive:
 
 @dataclass(frozen=True)
 class LogNormal(_Positive):
-    "Density of a positive parameter with this `mean` and standard deviation `sd`, whose logarithm is normal."
+    """Density of a positive parameter with this `mean` and standard deviation `sd`, whose logarithm is normal.
+
+    Example:
+    >>> hi.LogNormal(1.0, 0.27).sample((3,), seed=1)
+    """
 
     mean: float
     sd: float
@@ -208,7 +227,12 @@ class LogNormal(_Positive):
 # %% ../../nbs/02_stats/00_priors.ipynb #gamma
 @dataclass(frozen=True)
 class Gamma(_Positive):
-    "Gamma density with `shape` k and `scale` theta, the latter in the parameter's unit."
+    """Gamma density with `shape` k and `scale` theta, the latter in the parameter's unit.
+
+    Example:
+    >>> import torch
+    >>> hi.Gamma(2.0, 0.5).icdf(torch.tensor(0.5))
+    """
 
     shape: float
     scale: float
@@ -243,7 +267,11 @@ class Gamma(_Positive):
 # %% ../../nbs/02_stats/00_priors.ipynb #poisson
 @dataclass(frozen=True)
 class Poisson:
-    "Auxiliary count with expectation `tau` times the parameter; `count` is what was observed (None: `tau`)."
+    """Auxiliary count with expectation `tau` times the parameter; `count` is what was observed (None: `tau`).
+
+    Example:
+    >>> hi.Poisson(25.0).as_prior((0.0, 10.0))
+    """
 
     tau: float
     count: float | None = None

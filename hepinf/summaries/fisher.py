@@ -67,6 +67,11 @@ def fisher_information(
     """Asimov information of a binned model at `theta`, constraints included; rows in the order of its parameters.
 
     Raises: InputError for a bin with a negative expectation, and for an empty one that depends on a parameter.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> hi.fisher_information(model)
     """
     theta = model.nominal if theta is None else theta
     nu = model.expected(theta)
@@ -120,7 +125,13 @@ def expected_uncertainty(
     poi: str,
     theta: Float[Tensor, " parameters"] | None = None,  # None: the nominal point
 ) -> ExpectedUncertainty:
-    "Expected standard deviation of one parameter of a model; infinite, with the reason, where nothing determines it."
+    """Expected standard deviation of one parameter of a model; infinite, with the reason, where nothing determines it.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> model = hi.BinnedModel.from_workspace(example_workspace())
+    >>> print(f"{hi.expected_uncertainty(model, 'mu'):.3f}")
+    """
     theta = model.nominal if theta is None else theta
     variance = profiled_variance(fisher_information(model, theta), poi, names=model.parameter_names)
     if math.isfinite(float(variance)):

@@ -193,6 +193,13 @@ class Observable:
     """The optimal observable for some signal strengths, learnt from simulation; used like a classifier.
 
     Raises: InputError for signals that are no list, and for less than two bins.
+
+    Example:
+    >>> import torch
+    >>> x = torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))
+    >>> x[1000:] += 1
+    >>> labels = ["signal"] * 1000 + ["background"] * 1000
+    >>> hi.Observable(["signal"], bins=3, training=hi.TrainConfig(epochs=1, progress=False)).fit(x, labels)
     """
 
     signals: Sequence[str]  # processes whose strengths are measured

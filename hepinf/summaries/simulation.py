@@ -117,6 +117,10 @@ class Simulation:
     """Weighted simulated events of several processes, with their systematic variations.
 
     Raises: InputError that names the first bad event or variation.
+
+    Example:
+    >>> import torch
+    >>> hi.Simulation.from_arrays(torch.randn(4, 2), ["s", "s", "b", "b"])
     """
 
     events: Float[Tensor, "events features"]

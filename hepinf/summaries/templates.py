@@ -178,7 +178,7 @@ def binned_model(
     summary: Callable[[Tensor], Tensor],  # events (n, features) -> bin of each (n,), integers
     bins: int,
     signals: Sequence[str],  # processes with a strength parameter mu_<name>
-    interpolation: str = "linear",  # of the templates to a nuisance, see `hepinf.binned.processes.INTERPOLATIONS`
+    interpolation: str = "linear",  # of the templates to a nuisance, see `hepinf.binned.compile.INTERPOLATIONS`
 ) -> BinnedModel:
     """The binned likelihood of a hard summary: strengths `mu_<signal>` (nominal 1) and one nuisance per variation.
 
@@ -194,4 +194,4 @@ def binned_model(
     used = {name for p in processes for name in p.variations}
     parameters = [Parameter(f"mu_{name}", 1.0) for name in signals]
     parameters += [Parameter(n, 0.0, constraint=Normal(0.0, 1.0)) for n in simulation.nuisances if n in used]
-    return BinnedModel(scaled, parameters, interpolation)
+    return BinnedModel(scaled, parameters, interpolation=interpolation)

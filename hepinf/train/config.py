@@ -77,6 +77,9 @@ class TrainConfig:
     """Settings of a training.
 
     Raises: InputError for a value out of range or an unknown name.
+
+    Example:
+    >>> hi.TrainConfig(epochs=20, batch_size=256).replace(lr=1e-4)
     """
 
     batch_size: int | Mapping[str, int] | None = None  # events per step, of each sample or by its name

@@ -17,7 +17,11 @@ from hepinf.diagnostics.c2st import C2ST
 from hepinf.diagnostics.calibration import Calibration, SBCTest, calibration_curve, sbc_test
 from hepinf.diagnostics.fractions import ModeFractions, mode_fractions
 from hepinf.diagnostics.latent import LatentNormality, latent_normality
+from hepinf.posterior.amortised import PosteriorSummary
+from hepinf.posterior.correction import CorrectedPosterior
+from hepinf.posterior.misspecification import MisspecificationCheck
 from hepinf.stats.chains import Chains
+from hepinf.stats.importance import WeightedEstimate
 from hepinf.stats.toys import PullSummary, pull_summary
 
 
@@ -59,6 +63,19 @@ def classifier(z: float) -> C2ST:
     return C2ST(*parts, z, 0.1, 1000, ("a classifier tells the samples apart",) if z > 3 else ())
 
 
+def corrected(*problems: str) -> CorrectedPosterior:
+    x, estimate = normal(100, 2), WeightedEstimate(0.5, 0.01)
+    log_weights = torch.zeros(100, dtype=torch.float64)
+    return CorrectedPosterior(
+        ["mu", "jes"], x, x, log_weights, estimate, estimate, "importance", None, (), tuple(problems)
+    )
+
+
+def summarised(*problems: str) -> PosteriorSummary:
+    x = normal(5, 2)
+    return PosteriorSummary(["mu", "jes"], x[0], x[1].abs(), normal(2, 3), normal(2, 2), x[2], tuple(problems))
+
+
 # a good answer and a bad one of each class
 MAKE: dict[type[Result], tuple[Callable[[], Result], Callable[[], Result]]] = {
     Chains: (lambda: chains(0.0), lambda: chains(3.0)),
@@ -70,6 +87,12 @@ MAKE: dict[type[Result], tuple[Callable[[], Result], Callable[[], Result]]] = {
         lambda: calibration_curve(0.5 + 0.1 * (ranks() - 0.5), repeats=20),
     ),
     SBCTest: (lambda: sbc_test(ranks()), lambda: sbc_test(ranks() ** 2)),
+    CorrectedPosterior: (corrected, lambda: corrected("an example")),
+    PosteriorSummary: (summarised, lambda: summarised("an example")),
+    MisspecificationCheck: (
+        lambda: MisspecificationCheck(1.0, 0.5),
+        lambda: MisspecificationCheck(3.0, 0.001, ("an example",)),
+    ),
     ModeFractions: (
         lambda: mode_fractions(normal(500, 1), normal(500, 1, seed=2), torch.tensor([[-1.0], [1.0]])),
         lambda: ModeFractions(*(torch.tensor([0.5, 0.5]) for _ in range(4)), problems=("an example",)),
@@ -108,3 +131,7 @@ def test_an_answer_gives_a_parameter_by_name():
     assert chains(0.0)["jes"].shape == (1000, 4)
     with pytest.raises(ValueError, match="did you mean 'jes'"):
         chains(0.0)["jss"]
+    for answer in (corrected(), summarised()):
+        assert isinstance(answer["mu"], Estimate)
+        with pytest.raises(ValueError, match="did you mean 'jes'"):
+            answer["jss"]

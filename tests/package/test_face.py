@@ -65,7 +65,7 @@ def test_an_unknown_name_is_answered_by_the_nearest():
 def example_of(name: str) -> str:
     "The runnable lines of the docstring of a name of the face."
     value = getattr(hepinf, name)
-    return "\n".join(re.findall(r"^\s*>>> (.*)$", value.__doc__ or "", re.M))
+    return "\n".join(re.findall(r"^\s*(?:>>>|\.\.\.) (.*)$", value.__doc__ or "", re.M))
 
 
 @pytest.mark.parametrize("name", sorted(set(hepinf.__all__) - set(WINGS)))

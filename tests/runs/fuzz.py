@@ -254,7 +254,7 @@ class Readers:
 
     def events_of_a_likelihood(self) -> None:
         chance, weights = self.chance, None
-        x = torch.rand(50, 1, seed=1) * 500 + 50
+        x = torch.rand(50, 1, generator=torch.Generator().manual_seed(1)) * 500 + 50
         if chance.random() < 0.5:
             x = odd_numbers(x, chance)
         else:

@@ -33,7 +33,7 @@ from hepinf.unbinned.conditional import train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 
 torch.set_num_threads(1)
-x = 1 + 8 * torch.rand(4000, 1, seed=1)
+x = 1 + 8 * torch.rand(4000, 1, generator=torch.Generator().manual_seed(1))
 density = train_conditional(
     x, None, Coordinates({"x": "x"}, {"x": (0.0, 10.0)}), flow={"hidden": (8,), "bins": 4},
     training=TrainConfig(

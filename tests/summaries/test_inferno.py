@@ -216,7 +216,7 @@ def test_fit_agrees_with_pyhf():
     counts, _ = model.sample(model.point(mu=1.5, tilt=0.3), torch.Generator().manual_seed(3))
     ours = fit(model.at(counts))
     pyhf.set_backend("numpy")
-    workspace = pyhf.Workspace(model.to_workspace(poi="mu", observation=counts))
+    workspace = pyhf.Workspace(model.to_workspace(poi="mu", counts=counts))
     theirs = workspace.model()
     best = pyhf.infer.mle.fit(workspace.data(theirs), theirs)
     assert ours.converged
