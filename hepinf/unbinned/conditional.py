@@ -21,7 +21,7 @@ from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 from ..core.random import Seed, as_generator
 from ..flows.bijections import normal_log_prob
-from ..flows.flow import Flow, arqs, restore
+from ..flows.flow import Flow, arqs, flow_card, restore
 from ..train.config import TrainConfig
 from ..train.loop import train
 from .coordinates import Coordinates, Expression
@@ -136,7 +136,7 @@ class ConditionalFlow(_FlowDensity):
 def _write(density: _FlowEnsemble, folder: str | Path) -> Path:
     "An ensemble as a folder."
     tensors = {f"{k}/{name}": x for k, flow in enumerate(density.flows) for name, x in flow.state_dict().items()}
-    flows = [{"config": flow.config, "dtype": str(flow.dtype)[6:]} for flow in density.flows]
+    flows = [flow_card(flow) for flow in density.flows]
     card = {"coordinates": density.coordinates.config(), "context": density.context, "box": density.box, "flows": flows}
     return write_artefact(folder, "conditional", tensors, card | {"facts": density.facts})
 
@@ -154,8 +154,8 @@ def _read(folder: str | Path) -> tuple[Coordinates, list[str], dict[str, Any], l
         raise InputError(f"{folder}: the card does not describe these weights: {error}") from None
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #truncated
-class TruncatedDensity(ConditionalDensityBase):
-    "A density given that its first feature lies in [low, high]."
+class _Truncated(ConditionalDensityBase):
+    "A density and a range of its first feature."
 
     def __init__(self, density: ConditionalFlow, low: float, high: float):
         edges = density.coordinates.window[density.features[0]]
@@ -169,13 +169,17 @@ class TruncatedDensity(ConditionalDensityBase):
         "Number of members."
         return self.density.size
 
-    def member(self, k: int) -> "TruncatedDensity":
-        "One member alone."
-        return TruncatedDensity(self.density.member(k), self.low, self.high)
-
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:
         "Events that are not in the window, or were not selected."
         return self.density.outside(x) | (x[:, 0] < self.low) | (x[:, 0] > self.high)
+
+# %% ../../nbs/10_unbinned/02_conditional.ipynb #truncated-density
+class TruncatedDensity(_Truncated):
+    "A density given that its first feature lies in [low, high]."
+
+    def member(self, k: int) -> "TruncatedDensity":
+        "One member alone."
+        return TruncatedDensity(self.density.member(k), self.low, self.high)
 
     def log_prob(
         self, x: Float[Tensor, "events features"], theta: Float[Tensor, " parameters"] | None = None

@@ -79,7 +79,7 @@ def _value_and_slope(node: ast.AST, values: Mapping[str, Tensor], by: str | None
     moves = isinstance(dx, Tensor) or isinstance(dy, Tensor)
     return function(x, y), derivative(x, y, dx, dy) if moves else 0.0
 
-
+# %% ../../nbs/10_unbinned/00_coordinates.ipynb #expression-class
 class Expression:
     """Formula of named quantities.
 
@@ -133,7 +133,7 @@ def _checked_window(
             raise InputError(unknown_name("feature in the window", name, features))
     return ranges
 
-
+# %% ../../nbs/10_unbinned/00_coordinates.ipynb #formulas
 class _Formulas:
     "Features, parameters, window, and one expression for each feature."
 

@@ -121,6 +121,10 @@ class _EventDensities(LikelihoodBase):
         with torch.no_grad():
             return {name: term.density.log_prob(self.x[rows], None) for name, term in terms if not term.parameter_names}
 
+# %% ../../nbs/10_unbinned/04_likelihood.ipynb #terms
+class _TermDensities(_EventDensities):
+    "Log densities at parameters."
+
     def _log_f(self, theta: Tensor, part: tuple[Tensor, dict[str, Tensor]]) -> Tensor:
         "Log densities (events, terms) of a part of the events."
         rows, constant = part
@@ -137,7 +141,7 @@ class _EventDensities(LikelihoodBase):
         return torch.cat([self._log_f(theta, part) for part in self._parts])
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #yields-of
-class _EventYields(_EventDensities):
+class _EventYields(_TermDensities):
     "Numbers of events of each term."
 
     @property

@@ -9,6 +9,7 @@ __all__ = ['Term', 'Mixture', 'bin_events']
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.protocols import ConditionalDensity
-from .density import ConditionalDensityBase, as_density
+from .density import as_density
 from .likelihood import UnbinnedLikelihood
 
 # %% ../../nbs/10_unbinned/05_mixture.ipynb #term
@@ -28,7 +29,7 @@ class Term:
     Raises: InputError for an unknown parameter, and for what is no density.
     """
 
-    density: ConditionalDensityBase  # or anything that satisfies `ConditionalDensity`
+    density: Any  # a `ConditionalDensity`
     rename: Mapping[str, str] = field(default_factory=dict)  # parameter of the density -> name in the mixture
 
     def __post_init__(self) -> None:
@@ -88,12 +89,9 @@ class _Terms:
         self.parameter_names = list(self.box)
         self.yields = _checked_yields(self.terms, yields)
 
-# %% ../../nbs/10_unbinned/05_mixture.ipynb #mixture
-class Mixture(_Terms):
-    """Sum of densities over the same features.
-
-    Raises: InputError for terms or yields that do not fit together.
-    """
+# %% ../../nbs/10_unbinned/05_mixture.ipynb #densities
+class _MixtureDensity(_Terms):
+    "Densities of single events."
 
     def log_densities(
         self, x: Float[Tensor, "events features"], theta: Float[Tensor, " parameters"]
@@ -112,6 +110,13 @@ class Mixture(_Terms):
         "Logarithm of the density of single events, with these proportions of the terms."
         n = torch.tensor([float(yields[name]) for name in self.terms], dtype=torch.float64, device=x.device)
         return (self.log_densities(x, theta) + (n / n.sum()).log()).logsumexp(1)
+
+# %% ../../nbs/10_unbinned/05_mixture.ipynb #mixture
+class Mixture(_MixtureDensity):
+    """Sum of densities over the same features.
+
+    Raises: InputError for terms or yields that do not fit together.
+    """
 
     def at(
         self,

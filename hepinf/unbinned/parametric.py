@@ -87,7 +87,7 @@ def _checked_range(what: str, ends: Sequence[float]) -> tuple[float, float]:
         raise InputError(f"{what}: ({low}, {high}) is no finite range")
     return low, high
 
-
+# %% ../../nbs/10_unbinned/03_parametric.ipynb #components
 class _Components(nn.Module):
     "Places, widths and shares of the components as functions of named parameters."
 
