@@ -186,7 +186,12 @@ class _CertifiedLikelihood(_LearntLikelihood):
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #class
 class NFLikelihood(_CertifiedLikelihood):
-    "Learnt posterior density of named parameters; made by `train`, or by `load`."
+    """Learnt posterior density of named parameters; made by `train`, or by `load`.
+
+    Example:
+    >>> import torch
+    >>> hi.NFLikelihood(hi.maf(2), ["mu", "jes"]).log_prob(torch.zeros(2))
+    """
 
     @staticmethod
     def train(

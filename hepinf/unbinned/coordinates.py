@@ -192,6 +192,10 @@ class Coordinates(_Maps):
     """Map from features in a window to the whole line, following the parameters.
 
     Raises: InputError for expressions or windows that do not fit together.
+
+    Example:
+    >>> import torch
+    >>> hi.Coordinates({"x": "log(x / m)"}, {"x": (1.0, 9.0)}, ["m"])(torch.tensor([[2.0]]), torch.tensor([2.0]))
     """
 
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:

@@ -205,7 +205,12 @@ class _EventLikelihood(_EventYields):
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #likelihood
 class UnbinnedLikelihood(_EventLikelihood):
-    "log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at`."
+    """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at`.
+
+    >>> from hepinf.problems.bump import Exponential
+    >>> data = hi.Mixture({"background": Exponential()}).at(hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0)
+    >>> hi.fit(data)["tau"]
+    """
 
     def value_and_gradient(
         self, theta: Float[Tensor, "*batch parameters"]

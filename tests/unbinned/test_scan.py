@@ -14,6 +14,7 @@ import pytest
 import torch
 from iminuit import Minuit
 
+from hepinf.infer.grid import grid
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
 from hepinf.train.config import TrainConfig
@@ -23,7 +24,7 @@ from hepinf.unbinned.ensemble import ensemble_error
 from hepinf.unbinned.likelihood import UnbinnedLikelihood
 from hepinf.unbinned.mixture import Mixture, Term, bin_events
 from hepinf.unbinned.result import ScanConfig
-from hepinf.unbinned.scan import grid, scan
+from hepinf.unbinned.scan import scan
 
 EXACT = {"signal": bump.BreitWigner(), "background": bump.Exponential()}
 
