@@ -186,7 +186,12 @@ class _CertifiedLikelihood(_LearntLikelihood):
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #class
 class NFLikelihood(_CertifiedLikelihood):
-    "Learnt posterior density of named parameters; made by `train`, or by `load`."
+    """Learnt posterior density of named parameters; made by `train`, or by `load`.
+
+    Example:
+    >>> untrained = hi.NFLikelihood(hi.maf(2, lower=[0.0, -1.0], upper=[3.0, 1.0]), ["mu", "delta"])
+    >>> untrained.sample(5, seed=1), untrained.log_prob(untrained.start)
+    """
 
     @staticmethod
     def train(

@@ -192,6 +192,9 @@ class Coordinates(_Maps):
     """Map from features in a window to the whole line, following the parameters.
 
     Raises: InputError for expressions or windows that do not fit together.
+
+    Example:
+    >>> hi.Coordinates({"m": "log(m / M)"}, {"m": (50.0, 550.0)}, ["M"]).features
     """
 
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:

@@ -149,6 +149,11 @@ class _EventYields(_TermDensities):
         "Events in the window."
         return float(self.weights.sum())
 
+    def members(self) -> list["UnbinnedLikelihood"]:
+        "The same data under each member of the ensembles."
+        options = {"chunk": self.chunk, "keep_graph_below": self.keep_graph_below}
+        return [type(self)(m, self.x, self.weights, **options) for m in self.mixture.members()]
+
     def _yields(self, log_f: Tensor) -> Tensor:
         if self.fixed_yields is not None:
             return self.fixed_yields
@@ -205,7 +210,15 @@ class _EventLikelihood(_EventYields):
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #likelihood
 class UnbinnedLikelihood(_EventLikelihood):
-    "log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at`."
+    """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at`.
+
+    Example:
+    >>> import torch
+    >>> from hepinf.problems.bump import Exponential
+    >>> events = Exponential().sample(100, torch.tensor([90.0]), seed=1)
+    >>> likelihood = hi.UnbinnedLikelihood(hi.Mixture({"background": Exponential()}), events)
+    >>> likelihood.names, likelihood.log_prob(likelihood.start)
+    """
 
     def value_and_gradient(
         self, theta: Float[Tensor, "*batch parameters"]
@@ -234,8 +247,3 @@ class UnbinnedLikelihood(_EventLikelihood):
         some = torch.randperm(len(self.x), generator=generator, device=self.x.device)[:n]
         scale = self.weights.sum() / self.weights[some].sum()
         return UnbinnedLikelihood(self.mixture, self.x[some], self.weights[some] * scale, chunk=self.chunk)
-
-    def members(self) -> list["UnbinnedLikelihood"]:
-        "The same data under each member of the ensembles."
-        options = {"chunk": self.chunk, "keep_graph_below": self.keep_graph_below}
-        return [UnbinnedLikelihood(m, self.x, self.weights, **options) for m in self.mixture.members()]

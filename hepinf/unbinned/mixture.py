@@ -116,6 +116,10 @@ class Mixture(_MixtureDensity):
     """Sum of densities over the same features.
 
     Raises: InputError for terms or yields that do not fit together.
+
+    Example:
+    >>> from hepinf.problems.bump import BreitWigner, Exponential
+    >>> hi.Mixture({"signal": BreitWigner(), "background": Exponential()}).parameter_names
     """
 
     def at(

@@ -20,10 +20,11 @@ from hepinf.train.config import TrainConfig
 from hepinf.unbinned.conditional import ConditionalFlow, TruncatedDensity, train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 from hepinf.unbinned.ensemble import ensemble_error
+from hepinf.unbinned.grid import grid
 from hepinf.unbinned.likelihood import UnbinnedLikelihood
 from hepinf.unbinned.mixture import Mixture, Term, bin_events
 from hepinf.unbinned.result import ScanConfig
-from hepinf.unbinned.scan import grid, scan
+from hepinf.unbinned.scan import scan
 
 EXACT = {"signal": bump.BreitWigner(), "background": bump.Exponential()}
 
