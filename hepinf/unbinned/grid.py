@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
