@@ -189,8 +189,8 @@ class NFLikelihood(_CertifiedLikelihood):
     """Learnt posterior density of named parameters; made by `train`, or by `load`.
 
     Example:
-    >>> import torch
-    >>> hi.NFLikelihood(hi.maf(2), ["mu", "jes"]).log_prob(torch.zeros(2))
+    >>> untrained = hi.NFLikelihood(hi.maf(2, lower=[0.0, -1.0], upper=[3.0, 1.0]), ["mu", "delta"])
+    >>> untrained.sample(5, seed=1), untrained.log_prob(untrained.start)
     """
 
     @staticmethod

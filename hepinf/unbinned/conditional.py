@@ -51,6 +51,10 @@ class _FlowEnsemble(nn.Module, ConditionalDensityBase):
         "Number of members."
         return len(self.flows)
 
+    def member(self, k: int) -> "ConditionalFlow":
+        "One member alone."
+        return type(self)(self.coordinates, self.context, self.box, [self.flows[k]], self.facts)
+
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:
         "Events that are not in the window."
         return self.coordinates.outside(x)
@@ -104,14 +108,10 @@ def _require_events(n: int) -> None:
 class ConditionalFlow(_FlowDensity):
     """Density p(features | parameters), a mean over `size` flows; made by `train_conditional` or `.load`.
 
-    >>> from hepinf.unbinned.conditional import train_conditional
-    >>> line = hi.Coordinates({"x": "x"}, {"x": (-9.0, 9.0)})
-    >>> train_conditional(hi.maf(1).sample(3000), None, line, training=hi.TrainConfig(epochs=1)).sample(5)
+    Example:
+    >>> space = hi.Coordinates({"m": "log(m / M)"}, {"m": (50.0, 550.0)}, ["M"])
+    >>> hi.ConditionalFlow(space, ["log(M)"], {"M": (100.0, 400.0)}, [hi.arqs(1, 1, transforms=1)]).size
     """
-
-    def member(self, k: int) -> "ConditionalFlow":
-        "One member alone."
-        return ConditionalFlow(self.coordinates, self.context, self.box, [self.flows[k]], self.facts)
 
     @torch.no_grad()
     def sample(

@@ -194,8 +194,7 @@ class Coordinates(_Maps):
     Raises: InputError for expressions or windows that do not fit together.
 
     Example:
-    >>> import torch
-    >>> hi.Coordinates({"x": "log(x / m)"}, {"x": (1.0, 9.0)}, ["m"])(torch.tensor([[2.0]]), torch.tensor([2.0]))
+    >>> hi.Coordinates({"m": "log(m / M)"}, {"m": (50.0, 550.0)}, ["M"]).features
     """
 
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:

@@ -149,6 +149,11 @@ class _EventYields(_TermDensities):
         "Events in the window."
         return float(self.weights.sum())
 
+    def members(self) -> list["UnbinnedLikelihood"]:
+        "The same data under each member of the ensembles."
+        options = {"chunk": self.chunk, "keep_graph_below": self.keep_graph_below}
+        return [type(self)(m, self.x, self.weights, **options) for m in self.mixture.members()]
+
     def _yields(self, log_f: Tensor) -> Tensor:
         if self.fixed_yields is not None:
             return self.fixed_yields
@@ -239,8 +244,3 @@ class UnbinnedLikelihood(_EventLikelihood):
         some = torch.randperm(len(self.x), generator=generator, device=self.x.device)[:n]
         scale = self.weights.sum() / self.weights[some].sum()
         return UnbinnedLikelihood(self.mixture, self.x[some], self.weights[some] * scale, chunk=self.chunk)
-
-    def members(self) -> list["UnbinnedLikelihood"]:
-        "The same data under each member of the ensembles."
-        options = {"chunk": self.chunk, "keep_graph_below": self.keep_graph_below}
-        return [UnbinnedLikelihood(m, self.x, self.weights, **options) for m in self.mixture.members()]

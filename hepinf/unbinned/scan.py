@@ -256,9 +256,10 @@ def scan(
     Raises: InputError for a start outside the box, and where log L is finite nowhere.
 
     Example:
+    >>> import torch
     >>> from hepinf.problems.bump import Exponential
-    >>> events = hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0
-    >>> hi.scan(hi.Mixture({"background": Exponential()}).at(events))
+    >>> events = Exponential().sample(500, torch.tensor([90.0]), seed=1)
+    >>> hi.scan(hi.Mixture({"background": Exponential()}).at(events))["tau"]
     """
     if not likelihood.names:
         raise InputError("scan: this likelihood has no parameters")

@@ -14,13 +14,13 @@ import pytest
 import torch
 from iminuit import Minuit
 
-from hepinf.infer.grid import grid
 from hepinf.problems import bump
 from hepinf.problems.dijet import events as dijet
 from hepinf.train.config import TrainConfig
 from hepinf.unbinned.conditional import ConditionalFlow, TruncatedDensity, train_conditional
 from hepinf.unbinned.coordinates import Coordinates
 from hepinf.unbinned.ensemble import ensemble_error
+from hepinf.unbinned.grid import grid
 from hepinf.unbinned.likelihood import UnbinnedLikelihood
 from hepinf.unbinned.mixture import Mixture, Term, bin_events
 from hepinf.unbinned.result import ScanConfig
