@@ -204,6 +204,10 @@ class BinnedModel(DescribedModel):
     """Binned Poisson likelihood with named parameters and auxiliary data; float64, on the device of its templates.
 
     Source: CERN-OPEN-2012-016.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> hi.BinnedModel.from_workspace(example_workspace())
     """
 
     def __init__(

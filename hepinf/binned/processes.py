@@ -24,6 +24,9 @@ class Parameter:
     """A named parameter in its physical unit; a fit keeps it within `bounds`, or at `nominal` if `fixed`.
 
     Raises: InputError if the nominal value lies outside the bounds.
+
+    Example:
+    >>> hi.Parameter("scale", 0.0, (-5.0, 5.0), hi.Normal(0.0, 1.0))
     """
 
     name: str
@@ -40,7 +43,12 @@ class Parameter:
 # %% ../../nbs/07_binned/07_processes.ipynb #variation
 @dataclass(frozen=True)
 class Variation:
-    "Templates of one process with one parameter at its nominal value minus and plus `step` (in the parameter's unit)."
+    """Templates of one process with one parameter at its nominal value minus and plus `step` (in the parameter's unit).
+
+    Example:
+    >>> import torch
+    >>> hi.Variation(down=torch.tensor([0.9, 1.9]), up=torch.tensor([1.1, 2.1]), step=1.0)
+    """
 
     down: Float[Tensor, " bins"]
     up: Float[Tensor, " bins"]
@@ -49,7 +57,12 @@ class Variation:
 
 @dataclass(frozen=True)
 class Process:
-    "Expected events per bin at the nominal point, the parameters that scale them, and how shapes deform them."
+    """Expected events per bin at the nominal point, the parameters that scale them, and how shapes deform them.
+
+    Example:
+    >>> import torch
+    >>> hi.Process("signal", torch.tensor([2.0, 6.0]), norm="mu")
+    """
 
     name: str
     template: Float[Tensor, " bins"]  # events

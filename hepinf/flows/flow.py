@@ -218,7 +218,7 @@ def maf(
     Source: arXiv:1705.07057.
 
     Example:
-    >>> hi.maf(2, 1).sample(5, torch.zeros(1), seed=1)
+    >>> hi.maf(2).sample(5, seed=1)
     """
     full = masked_options("maf", options)
     return _flow("maf", dim, context, (lower, upper), full, masked_layers(MaskedAffine, dim, context, full))
@@ -244,6 +244,9 @@ def coupling_flow(
     """Chain of affine coupling blocks, by FrEIA.
 
     Source: arXiv:1605.08803, arXiv:1807.03039.
+
+    Example:
+    >>> hi.coupling_flow(4).sample(5, seed=1)
     """
     full = coupling_options(dim, context, options)
     return _flow("coupling", dim, context, (lower, upper), full, [AffineCoupling(dim, context, **full)])

@@ -57,7 +57,7 @@ class Encoding:
         return (self.factor.mT @ (z - self.location)[..., None])[..., 0]
 
     def restore(self, u: Float[Tensor, "*batch rows dim"]) -> Float[Tensor, "*batch rows dim"]:
-        "z from u."
+        "Whitened parameters z from residuals u."
         solved = torch.linalg.solve_triangular(self.factor.mT.expand(*u.shape, -1), u[..., None], upper=True)
         return self.location + solved[..., 0]
 

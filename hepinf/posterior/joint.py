@@ -258,14 +258,16 @@ def _draw_until(joint: _JointDensity, n: int, generator: torch.Generator) -> tup
         size += len(pairs[-1][0])
         if len(pairs) > 5 and size < 0.01 * n * len(pairs):
             raise RunError("fewer than 1 % of the points of the prior have no negative expectation")
-    z, counts = (torch.cat(part) for part in zip(*pairs))
-    return z, counts
+    return torch.cat([z for z, _ in pairs]), torch.cat([counts for _, counts in pairs])
 
 # %% ../../nbs/12_posterior/03_joint.ipynb #class
 class Joint(_JointSteps):
     """Distribution of the whitened parameters z of a binned model and of its counts.
 
     Raises: InputError for a parameter without a prior, and for unknown names.
+
+    >>> from hepinf.problems.vh import vh_model, vh_priors
+    >>> hi.Joint(vh_model(), vh_priors(), pois=["qqZH"]).sample(3, seed=1)
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.errors import InputError
 from .joint import Joint
 from .network import LearntParts, PosteriorConfig, build_network
-from ..stats.priors import pack_prior, unpack_prior
+from ..stats.prior_cards import pack_prior, unpack_prior
 
 # %% ../../nbs/12_posterior/08_storage.ipynb #save
 def save_posterior(parts: LearntParts, folder: str | Path) -> Path:
@@ -33,14 +33,29 @@ def save_posterior(parts: LearntParts, folder: str | Path) -> Path:
     return write_artefact(folder, "posterior", tensors, {**content, "priors": priors, "model": model})
 
 # %% ../../nbs/12_posterior/08_storage.ipynb #translate
+_FORMER_INTERPOLATION = {"taylor": "quadratic_taylor"}
+
+
+def _translated_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    "The table of a model in the words of today."
+    new = dict(model)
+    if "response" in new:
+        response = new.pop("response")
+        new["interpolation"] = _FORMER_INTERPOLATION.get(response, response)
+        new["processes"] = [{**process, "norms": process["rates"]} for process in model["processes"]]
+    return new
+
+
 def _translated(card: Mapping[str, Any]) -> dict[str, Any]:
     "A card in the words of today."
     if "pois" in card:
         return dict(card)
     old = dict(card["config"])
     training = {"seed": old["seed"], **old.get("training", {})}
-    config = {name: old[name] for name in ("newton_steps", "blocks", "hidden", "embedding", "lr")}
-    return {**card, "config": {"encoder": old["conditioner"], **config}, "training": training, "pois": card["interest"]}
+    config = {"encoder": old["conditioner"]}
+    config |= {name: old[name] for name in ("newton_steps", "blocks", "hidden", "embedding", "lr")}
+    new = {"config": config, "training": training, "pois": card["interest"]}
+    return {**card, **new, "model": _translated_model(card["model"])}
 
 # %% ../../nbs/12_posterior/08_storage.ipynb #load
 _SIZES = ("newton_steps", "blocks", "hidden", "embedding")

@@ -98,6 +98,12 @@ class _FlowDensity(_FlowEnsemble):
             fractions.append(norm_cdf(z[1]) - norm_cdf(z[0]))
         return torch.stack(fractions).mean().log()
 
+# %% ../../nbs/10_unbinned/02_conditional.ipynb #sample-size
+def _require_events(n: int) -> None:
+    "Refuse less than one event."
+    if n < 1:
+        raise InputError(f"n: at least one event, not {n}")
+
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #sample
 class ConditionalFlow(_FlowDensity):
     """Density p(features | parameters), a mean over `size` flows; made by `train_conditional` or `.load`.
@@ -115,8 +121,7 @@ class ConditionalFlow(_FlowDensity):
         seed: Seed = 0,
     ) -> Float[Tensor, "n features"]:
         "Events drawn from the density, float64, all of them in the window."
-        if n < 1:
-            raise InputError(f"n: at least one event, not {n}")
+        _require_events(n)
         context, device = self.context_of(theta), next(self.flows[0].parameters()).device
         generator = as_generator(seed, device)
         member = torch.randint(self.size, (n,), generator=generator, device=device)

@@ -212,12 +212,9 @@ class _EventLikelihood(_EventYields):
 class UnbinnedLikelihood(_EventLikelihood):
     """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at`.
 
-    Example:
-    >>> import torch
     >>> from hepinf.problems.bump import Exponential
-    >>> events = Exponential().sample(100, torch.tensor([90.0]), seed=1)
-    >>> likelihood = hi.UnbinnedLikelihood(hi.Mixture({"background": Exponential()}), events)
-    >>> likelihood.names, likelihood.log_prob(likelihood.start)
+    >>> data = hi.Mixture({"background": Exponential()}).at(hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0)
+    >>> hi.fit(data)["tau"]
     """
 
     def value_and_gradient(

@@ -113,6 +113,10 @@ def read_workspace(
 
     Raises: InputError that names the offending element.
     Source: CERN-OPEN-2012-016; pyhf's JSON schema 1.0.0.
+
+    Example:
+    >>> from hepinf.workspaces.schema import example_workspace
+    >>> hi.read_workspace(example_workspace())
     """
     if not isinstance(source, str | Path | Mapping):
         raise InputError(f"workspace: a path or a JSON object is needed, not {type(source).__name__}")

@@ -17,9 +17,9 @@ from hepinf.diagnostics.c2st import C2ST
 from hepinf.diagnostics.calibration import Calibration, SBCTest, calibration_curve, sbc_test
 from hepinf.diagnostics.fractions import ModeFractions, mode_fractions
 from hepinf.diagnostics.latent import LatentNormality, latent_normality
-from hepinf.posterior.amortised import PosteriorSummary
 from hepinf.posterior.correction import CorrectedPosterior
 from hepinf.posterior.misspecification import MisspecificationCheck
+from hepinf.posterior.summary import PosteriorSummary
 from hepinf.stats.chains import Chains
 from hepinf.stats.importance import WeightedEstimate
 from hepinf.stats.toys import PullSummary, pull_summary
