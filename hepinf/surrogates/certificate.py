@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.checks import require_finite
 from ..core.errors import InputError
+from ..core.protocols import LogDensity
 from ..core.random import Seed, as_generator
 from ..core.results import Estimate, Result
 from ..diagnostics.latent import latent_normality
@@ -198,7 +199,7 @@ def certify_density(
     density: SampledDensity,
     test: Float[Tensor, "events dim"],  # independent true events, not used in training
     *,
-    exact: Callable | None = None,  # exact log density, up to a constant
+    exact: Callable | LogDensity | None = None,  # log density, up to a constant: a function, or a likelihood
     log_z: float | None = None,  # the exact log of its integral, if known
     to_latent: Callable | None = None,  # theta -> latent points
     support: Float[Tensor, "dim 2"] | None = None,

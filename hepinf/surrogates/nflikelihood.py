@@ -18,7 +18,7 @@ from torch import Tensor
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.errors import InputError
 from ..core.likelihood import LikelihoodBase
-from ..core.protocols import Prior
+from ..core.protocols import LogDensity, Prior
 from ..core.random import Seed, as_generator
 from ..flows.flow import Flow, flow_card, restore
 from ..infer.intervals import Profile
@@ -172,7 +172,7 @@ class _CertifiedLikelihood(_LearntLikelihood):
         self,
         test: Float[Tensor, "events dim"],  # independent true events, not used in training
         *,
-        exact: Callable | None = None,  # exact log density, up to a constant
+        exact: Callable | LogDensity | None = None,  # log density, up to a constant: a function, or a likelihood
         log_z: float | None = None,
         baseline: Certificate | None = None,  # of another density on the same events
         config: CertificateConfig | None = None,
@@ -199,7 +199,7 @@ class NFLikelihood(_CertifiedLikelihood):
         names: Sequence[str],
         support: Any = None,  # name -> (low, high), or (dim, 2); None: no edges
         *,
-        log_density: Float[Tensor, " events"] | Callable | None = None,  # exact, of the draws or anywhere
+        log_density: Float[Tensor, " events"] | Callable | LogDensity | None = None,  # exact, of draws or anywhere
         prior: Mapping[str, Prior] | None = None,  # that was in the sample
         context: Mapping[str, Float[Tensor, " events"]] | None = None,  # name -> value for each draw
         config: NFLikelihoodConfig | None = None,

@@ -8,11 +8,13 @@ __all__ = ['COMPARED']
 # %% ../../nbs/11_surrogates/00_numbers.ipynb #imports
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.protocols import LogDensity
 from ..core.results import Estimate
 from ..diagnostics.c2st import c2st
 from ..diagnostics.fractions import fraction_outside
@@ -50,11 +52,16 @@ def compare(
     }
 
 # %% ../../nbs/11_surrogates/00_numbers.ipynb #density-numbers
+def as_function(density: Any) -> Any:
+    "The function of a `LogDensity`; anything else as it is."
+    return density.log_prob if isinstance(density, LogDensity) else density
+
+
 def density_numbers(
     log_q: Callable,  # the density to be judged
     truth: Float[Tensor, "n dim"],
     sample: Float[Tensor, "m dim"],  # drawn from it
-    log_p: Callable | None = None,  # exact log density, up to a constant
+    log_p: Callable | LogDensity | None = None,  # exact, up to a constant
 ) -> dict[str, Estimate]:
     "The numbers that need densities: `nll`, and with the exact density `kl`, `ess`, `log_z` and `khat`."
 
@@ -66,6 +73,7 @@ def density_numbers(
     numbers = {"nll": Estimate(-float(at_truth.mean()), float(at_truth.std()) / math.sqrt(len(truth)))}
     if log_p is None:
         return numbers
+    log_p = as_function(log_p)
     log_w = evaluate(log_p, sample) - evaluate(log_q, sample)
     evidence, size = log_evidence(log_w), importance_ess(log_w)
     divergence = kl_forward(evaluate(log_p, truth) - at_truth, evidence)

@@ -18,9 +18,11 @@ from torch import Tensor
 from ..core.checkpoint import tensor_digest
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
+from ..core.protocols import LogDensity
 from ..flows.flow import FAMILIES, Flow
 from ..flows.sparse import count_leading, dependence_order
 from ..flows.training import ExactDensity, anchors, learn_density
+from .numbers import as_function
 from ..train.config import TrainConfig
 from ..train.history import History
 from ..train.schedules import Plateau
@@ -198,15 +200,14 @@ def learn_flow(
     names: Sequence[str],
     support: Any = None,  # name -> (low, high), or (dim, 2); None: no edges
     *,
-    log_density: Float[Tensor, " events"]
-    | Callable
-    | None = None,  # exact, up to a constant: of the draws, or anywhere
+    log_density: Float[Tensor, " events"] | Callable | LogDensity | None = None,  # exact: of the draws, or anywhere
     context: Float[Tensor, "events context"] | None = None,  # of each draw, for a conditional likelihood
     config: NFLikelihoodConfig | None = None,
     training: TrainConfig | None = None,
 ) -> tuple[Flow, dict[str, Any]]:
     "The flow of some draws, and what its training was. Raises: InputError for samples that cannot be learnt from."
     config, training = NFLikelihoodConfig() if config is None else config, _complete(training)
+    log_density = as_function(log_density)
     bounds = bounds_of(names, support)
     _check_samples(samples, names, bounds, training.batch_size, config.validation)
     values = _exact_values(samples, log_density, context)
