@@ -9,6 +9,7 @@ __all__ = ['Parameter', 'Variation', 'Process']
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -37,8 +38,23 @@ class Parameter:
     fixed: bool = False
 
     def __post_init__(self):
+        if not isinstance(self.bounds, Sequence) or len(self.bounds) != 2:
+            raise InputError(f"parameter {self.name!r}: bounds are a pair (low, high), not {self.bounds!r}")
+        if not isinstance(self.constraint, Normal | Poisson | None):
+            what = f"a Normal or a Poisson, not {self.constraint!r}"
+            raise InputError(f"parameter {self.name!r}: its constraint is the term of an auxiliary measurement, {what}")
         if not self.bounds[0] <= self.nominal <= self.bounds[1]:
             raise InputError(f"parameter {self.name!r}: nominal {self.nominal} lies outside its bounds {self.bounds}")
+
+# %% ../../nbs/07_binned/07_processes.ipynb #as-template
+def as_template(where: str, values: Any) -> Tensor:
+    "A template as a tensor, float64 unless it is one already. Raises: InputError for what is no list of numbers."
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{where}: expected events of each bin are needed, not {values!r:.60}") from None
 
 # %% ../../nbs/07_binned/07_processes.ipynb #variation
 @dataclass(frozen=True)
@@ -53,6 +69,10 @@ class Variation:
     down: Float[Tensor, " bins"]
     up: Float[Tensor, " bins"]
     step: float
+
+    def __post_init__(self):
+        for side in ("down", "up"):
+            object.__setattr__(self, side, as_template(f"variation, {side}", getattr(self, side)))
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,9 @@ class Process:
     variations: Mapping[str, Variation] = field(default_factory=dict)  # by parameter name
     channel: str = "summary"  # histograms of different channels do not share bins
     mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+
+    def __post_init__(self):
+        object.__setattr__(self, "template", as_template(f"process {self.name!r}", self.template))
 
     @property
     def norms(self) -> tuple[str, ...]:
@@ -118,9 +141,9 @@ def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter
     if len(by_name) != len(parameters) or len({(p.channel, p.name) for p in processes}) != len(processes):
         raise InputError("names of parameters, and of processes in a channel, must be unique")
     used = {name for process in processes for name in (*process.norms, *process.variations)}
-    for name in by_name:
-        if name not in used:
-            raise InputError(f"parameter {name!r} scales no process and has no variation")
     first = {p.channel: p for p in reversed(processes)}
     for process in processes:
         require_process(process, by_name, len(first[process.channel].template))
+    for name in by_name:
+        if name not in used:
+            raise InputError(f"parameter {name!r} scales no process and has no variation")

@@ -140,13 +140,13 @@ class CallableLikelihood(LikelihoodBase):
         self,
         function: Callable[[Tensor], Tensor],
         start: Float[Tensor, "*batch parameters"],
-        names: Sequence[str] | None = None,  # None: "0", "1", ...
+        names: Sequence[str] | None = None,  # None: "theta0", "theta1", ...
         bounds: Mapping[str, tuple[float, float]] | Float[Tensor, "parameters 2"] | None = None,
     ):
         self.start = torch.as_tensor(start, dtype=torch.float64)
         require_finite(self.start.reshape(-1, self.start.shape[-1]), "start", axis="point")
         size = self.start.shape[-1]
-        self.names = [str(k) for k in range(size)] if names is None else [str(name) for name in names]
+        self.names = [f"theta{k}" for k in range(size)] if names is None else [str(name) for name in names]
         if len(self.names) != size or len(set(self.names)) != size:
             raise InputError(f"names: {size} different ones are needed, one for each parameter, got {self.names}")
         open_box = torch.tensor([[-math.inf, math.inf]] * size, dtype=torch.float64, device=self.start.device)
@@ -167,13 +167,26 @@ class CallableLikelihood(LikelihoodBase):
         "The function, float64. Raises: InputError if it does not return one value for each row."
         batch = theta.shape[:-1]
         shape = self.call_shape if self.call_shape is not None and batch.numel() == self.call_shape.numel() else batch
-        value = self.function(theta.reshape(*shape, theta.shape[-1]))
+        try:
+            value = self.function(theta.reshape(*shape, theta.shape[-1]))
+        except RuntimeError as error:
+            if "numpy" in str(error):
+                raise InputError("log L must be built from torch operations on theta, not from numpy's") from None
+            raise
         if not isinstance(value, Tensor) or value.shape != shape:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"log L: one value is needed for each row of the shape {tuple(shape)}, not {got}")
         return value.double().reshape(batch)
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #as-likelihood
+def _at_observed_data(source: Any, bind: Callable) -> Any:
+    "A model bound to its own data. Raises: InputError if it has none and needs to be told."
+    try:
+        return bind()
+    except TypeError:
+        raise InputError(f"a {type(source).__name__} has no data of its own: pass it with them, .at(counts)") from None
+
+
 def as_likelihood(
     source: Any,  # a Likelihood, a LogDensity, a model with observed data (`at()`), or a function of theta
     start: Float[Tensor, "*batch parameters"] | None = None,  # needed for a function
@@ -194,12 +207,14 @@ def as_likelihood(
             own = (source.start if start is None else start, source.names if names is None else names)
             return CallableLikelihood(source.log_prob, *own, source.bounds if bounds is None else bounds)
         if callable(bind := getattr(source, "at", None)):
-            source = bind()
+            source = _at_observed_data(source, bind)
         elif callable(source) and start is not None:
             return CallableLikelihood(source, start, names, bounds)
         else:
-            what = "a function needs its start: as_likelihood(function, start)" if callable(source) else repr(source)
-            raise InputError(f"likelihood: a likelihood, a model with observed data or a function is needed; {what}")
+            if callable(source):
+                raise InputError("a function needs its start: as_likelihood(function, start)")
+            kind = type(source).__name__
+            raise InputError(f"a likelihood, a model with observed data or a function is needed, not a {kind}")
     source = source if start is None else source.starting_at(start)
     return (
         source

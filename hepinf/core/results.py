@@ -61,7 +61,7 @@ class Result:
         return Markdown(markdown_table(self.rows()) + warnings)
 
     def __repr__(self) -> str:
-        return str(self.table())
+        return "\n".join([markdown_table(self.rows()), *(f"Problem: {problem}" for problem in self.problems)])
 
     def _repr_markdown_(self) -> str:
         return str(self.table())

@@ -40,7 +40,7 @@ class Impacts(Result):
     def rows(self) -> list[list[str]]:
         "Nuisance parameters by rank."
         columns = zip(self.names, *(x.tolist() for x in (self.up, self.down, self.pulls, self.pull_errors)))
-        head = ["parameter", f"{self.poi} at + error", f"{self.poi} at - error", "pull"]
+        head = ["parameter", f"Δ{self.poi}, + error", f"Δ{self.poi}, - error", "pull"]
         return [
             head,
             *([n, number(u), number(d), "" if p != p else f"{p:+.2f} ± {e:.2f}"] for n, u, d, p, e in columns),

@@ -175,7 +175,7 @@ class Interval(Result):
         if self.value.dim():
             return f"{self.poi}: intervals of {self.value.numel()} data sets ({self.level:.1%})"
         best, low, high = (number(float(x)) for x in (self.value, self.low, self.high))
-        return f"{self.poi} = {best} [{low}, {high}] ({self.level:.1%})"
+        return f"{self.poi} = {best} [{low}, {high}] ({self.level:.1%})" + "".join(f"; {p}" for p in self.problems)
 
     def rows(self) -> list[list[str]]:
         "Best value and both ends."

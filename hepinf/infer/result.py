@@ -148,6 +148,8 @@ class FitResult(Result):
         if not failed:
             return ()
         total = self.converged.numel()
+        if total == 1:
+            return (f"the fit did not converge: {self.reason()}",)
         first = f"the first is number {failed[0]}: {self.reason(failed[0])}"
         return (f"{len(failed)} of {total} fits did not converge; {first}",)
 
