@@ -132,6 +132,17 @@ class LikelihoodBase(_Adjustable, _OneDataSet):
         with torch.enable_grad():
             return self.log_prob(theta.detach()).requires_grad
 
+# %% ../../nbs/01_core/09_likelihood.ipynb #box
+def _box(names: Sequence[str], bounds: Any, device: torch.device) -> Tensor:
+    "Bounds (parameters, 2), open where none are given. Raises: InputError for another shape or an unknown name."
+    box = torch.tensor([[-math.inf, math.inf]] * len(names), dtype=torch.float64, device=device)
+    if isinstance(bounds, Mapping):
+        return replaced_bounds(box, names, bounds)
+    given = box if bounds is None else torch.as_tensor(bounds).to(box)
+    if given.shape != box.shape:
+        raise InputError(f"bounds: one pair for each of {len(names)} parameters, got {tuple(given.shape)}")
+    return given
+
 # %% ../../nbs/01_core/09_likelihood.ipynb #callable
 class CallableLikelihood(LikelihoodBase):
     "The likelihood of a torch function theta (*batch, parameters) -> log L (*batch,) with independent rows."
@@ -149,13 +160,7 @@ class CallableLikelihood(LikelihoodBase):
         self.names = [f"theta{k}" for k in range(size)] if names is None else [str(name) for name in names]
         if len(self.names) != size or len(set(self.names)) != size:
             raise InputError(f"names: {size} different ones are needed, one for each parameter, got {self.names}")
-        open_box = torch.tensor([[-math.inf, math.inf]] * size, dtype=torch.float64, device=self.start.device)
-        if isinstance(bounds, Mapping):
-            self.bounds = replaced_bounds(open_box, self.names, bounds)
-        else:
-            self.bounds = open_box if bounds is None else torch.as_tensor(bounds).to(open_box)
-        if self.bounds.shape != open_box.shape:
-            raise InputError(f"bounds: one pair for each of {size} parameters, got {tuple(self.bounds.shape)}")
+        self.bounds = _box(self.names, bounds, self.start.device)
         self.fixed = torch.zeros(size, dtype=torch.bool, device=self.start.device)
         self.function, self.batch_shape, self.call_shape = function, self.start.shape[:-1], None
 
@@ -178,7 +183,7 @@ class CallableLikelihood(LikelihoodBase):
             raise InputError(f"log L: one value is needed for each row of the shape {tuple(shape)}, not {got}")
         return value.double().reshape(batch)
 
-# %% ../../nbs/01_core/09_likelihood.ipynb #as-likelihood
+# %% ../../nbs/01_core/09_likelihood.ipynb #observed
 def _at_observed_data(source: Any, bind: Callable) -> Any:
     "A model bound to its own data. Raises: InputError if it has none and needs to be told."
     try:
@@ -186,7 +191,7 @@ def _at_observed_data(source: Any, bind: Callable) -> Any:
     except TypeError:
         raise InputError(f"a {type(source).__name__} has no data of its own: pass it with them, .at(counts)") from None
 
-
+# %% ../../nbs/01_core/09_likelihood.ipynb #as-likelihood
 def as_likelihood(
     source: Any,  # a Likelihood, a LogDensity, a model with observed data (`at()`), or a function of theta
     start: Float[Tensor, "*batch parameters"] | None = None,  # needed for a function

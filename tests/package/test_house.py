@@ -152,6 +152,19 @@ def test_directives_are_written_in_one_form():
     assert odd == []
 
 
+def test_a_cell_imports_or_computes():
+    "nbdev runs every cell with an import when it builds the documentation, and none of the others that define nothing."
+    mixed = []
+    for notebook in NOTEBOOKS:
+        for cell, kind, source in cells(notebook):
+            if kind == "code" and not exported(source) and not source.lstrip().startswith(("%", "!")):
+                body = ast.parse(source).body
+                imports = [isinstance(node, ast.Import | ast.ImportFrom) for node in body]
+                if any(imports) and not all(imports):
+                    mixed.append(f"{name_of(notebook)} {cell}")
+    assert mixed == []
+
+
 def test_formulas_have_single_backslashes():
     "A doubled backslash before a letter is a line break and the letter, not a Greek one."
     doubled = [
