@@ -59,7 +59,7 @@ def as_template(where: str, values: Any) -> Tensor:
 # %% ../../nbs/07_binned/07_processes.ipynb #variation
 @dataclass(frozen=True)
 class Variation:
-    """Templates of one process with one parameter at its nominal value minus and plus `step` (in the parameter's unit).
+    """Templates of one process with one parameter at its nominal value minus and plus a step (in the parameter's unit).
 
     Example:
     >>> import torch

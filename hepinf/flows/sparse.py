@@ -140,7 +140,7 @@ class Sparsity:
         transform: Transform,
         events: int,
         strength: float,  # in standard errors of a weight
-        chosen: Bool[Tensor, "2 dim dim"] | None = None,  # what `linear_start` chose
+        chosen: Bool[Tensor, "2 dim dim"] | None = None,  # what `linear_start(...)` chose
     ):
         if not strength > 0:
             raise InputError(f"strength: a positive number of standard errors, not {strength}")

@@ -133,7 +133,7 @@ _START_STEPS = 8  # Newton steps from the centre of the priors
 
 
 class PosteriorDensity(_BoundDensity):
-    "Posterior density of the floating parameters of a joint density, in their own units; made by `Joint.at`."
+    "Posterior density of the floating parameters of a joint density, in their own units; made by `Joint.at(x)`."
 
     def __init__(self, joint: "Joint", counts: Float[Tensor, "*batch bins"]):
         super().__init__(joint, counts)

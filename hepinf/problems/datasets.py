@@ -273,7 +273,7 @@ def find_dataset(
     name_or_path: str,  # a file of the user's own, or a data set
     registry: Mapping[str, PublicDataset] = DATASETS,  # name -> data set
 ) -> Path:
-    "The file at that path, else `fetch_dataset`. Raises: InputError if it is neither a file nor a data set."
+    "The file at that path, else `fetch_dataset(name)`. Raises: InputError if it is neither a file nor a data set."
     path = Path(name_or_path).expanduser()
     if not path.is_file() and name_or_path not in registry:
         raise InputError(f"there is no file '{name_or_path}'; {unknown_name('record', name_or_path, registry)}")

@@ -210,7 +210,7 @@ class _EventLikelihood(_EventYields):
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #likelihood
 class UnbinnedLikelihood(_EventLikelihood):
-    """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at`.
+    """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at(x)`.
 
     >>> from hepinf.problems.bump import Exponential
     >>> data = hi.Mixture({"background": Exponential()}).at(hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0)

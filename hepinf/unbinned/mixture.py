@@ -146,7 +146,7 @@ def _member(term: Term, k: int) -> Term:
 def bin_events(
     x: Float[Tensor, " events"], low: float, high: float, bins: int = 5000
 ) -> tuple[Float[Tensor, "rows 1"], Float[Tensor, " rows"]]:
-    """Rows and weights for `Mixture.at`: mean positions of the events in narrow bins.
+    """Rows and weights for `Mixture.at(x)`: mean positions of the events in narrow bins.
 
     Raises: InputError for events outside.
     """

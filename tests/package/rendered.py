@@ -45,9 +45,14 @@ def broken(site: Path, checkout: Path) -> list[str]:
     pages = {path.resolve(): Page(path) for path in sorted(site.rglob("*.html"))}
     if not pages:
         return [f"{site}: no pages"]
-    published = {NUMBER.sub("", path.relative_to(site.resolve()).as_posix()): path for path in pages}
+    published = {_published(path.relative_to(site.resolve())): path for path in pages}
     found = [(path, what) for path in pages for what in _broken(path, pages, published, checkout)]
     return [f"{path.relative_to(site.resolve())}: {what}" for path, what in found]
+
+
+def _published(page: Path) -> str:
+    """Where Quarto publishes a page: the folder keeps its number, the page loses it."""
+    return page.with_name(NUMBER.sub("", page.name)).as_posix()
 
 
 def _broken(path: Path, pages: dict[Path, Page], published: dict[str, Path], checkout: Path) -> Iterator[str]:

@@ -118,7 +118,7 @@ def write_reduced(path: str | Path, samples: Mapping[str, DijetEvents]) -> Path:
 
 # %% ../../../nbs/14_problems/21_dijet_events.ipynb #samples
 def dijet_samples(path: str | Path | None = None) -> dict[str, DijetEvents]:
-    "`signal`, `background`, `seed_point` and `off_grid` of the package, or of a file by `write_reduced`."
+    "`signal`, `background`, `seed_point` and `off_grid` of the package, or of a file by `write_reduced(...)`."
     source = resources.files("hepinf.problems").joinpath(_REDUCED) if path is None else Path(path)
     try:
         with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:

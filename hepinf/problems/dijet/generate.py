@@ -229,7 +229,7 @@ def generate_dijet(
 
 # %% ../../../nbs/14_problems/22_dijet_generate.ipynb #main
 def write_dijet(path: str | Path, points: Sequence[dict[str, ndarray]]) -> None:
-    "One .npz file of the samples of `generate_dijet`: `x`, `columns`, `tried` (points,) and, for signal, `masses`."
+    "One .npz file of what `generate_dijet(...)` draws: `x`, `columns`, `tried` (points,) and, for signal, `masses`."
     data = {k: np.concatenate([p[k] for p in points]) for k in ("x", "masses") if k in points[0]}
     with replacing(Path(path)) as part, open(part, "wb") as file:
         np.savez_compressed(file, columns=np.array(COLUMNS), tried=np.array([p["tried"] for p in points]), **data)
