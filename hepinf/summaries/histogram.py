@@ -69,7 +69,7 @@ class _Values:
     def index(self) -> Int[Tensor, " events"]:
         "Bin of each event; -1 or the number of bins beyond the outer edges, unless they are kept."
         bins = len(self.edges) - 1
-        index = torch.bucketize(self.values.double(), self.exact_edges, right=True) - 1
+        index = torch.bucketize(self.values.double().contiguous(), self.exact_edges, right=True) - 1
         index = torch.where(self.values == self.exact_edges[-1], bins - 1, index)  # the last bin is closed, as in numpy
         return index.clamp(0, bins - 1) if self.keep else index
 

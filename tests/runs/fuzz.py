@@ -250,7 +250,7 @@ class Readers:
         ]
         text = "".join(self.chance.choice(words) for _ in range(self.chance.randint(0, 9)))
         values = {name: torch.tensor([1.5], dtype=torch.float64) for name in ("x", "m")}
-        Expression(text, ["x", "m"])(values, "x")
+        Expression(text, ["x", "m"]).with_slope(values, "x")
 
     def events_of_a_likelihood(self) -> None:
         chance, weights = self.chance, None
