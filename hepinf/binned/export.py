@@ -126,10 +126,11 @@ def changed_workspace(
 ) -> dict:
     "A workspace with this measurement first, this parameter of interest and perhaps other counts, by channel."
     workspace = copy.deepcopy(workspace)
-    for entry in workspace["observations"] if counts is not None else ():
-        require_finite(counts[entry["name"]], f"observation of {entry['name']}", axis="bin")
-        entry["data"] = counts[entry["name"]].tolist()
-    workspace["measurements"].sort(key=lambda entry: entry["name"] != measurement)
+    for entry in workspace["observations"]:
+        if counts is not None and entry["name"] in counts:  # observations of removed channels stay as they are
+            require_finite(counts[entry["name"]], f"observation of {entry['name']}", axis="bin")
+            entry["data"] = counts[entry["name"]].tolist()
+    workspace["measurements"].sort(key=lambda entry: entry.get("name", "") != measurement)
     if poi is not None:
         workspace["measurements"][0]["config"]["poi"] = poi
     return workspace

@@ -97,6 +97,7 @@ class MeasuredModel(LogLikelihood):
 
     observed: Tensor | None = None  # counts of the workspace that it was read from
     poi: str | None = None  # its parameter of interest
+    problems: tuple[str, ...] = ()  # what of its workspace is not used
 
     def deviance(self, theta: Tensor, counts: Tensor, auxdata: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "2 log of the likelihood ratio to exact predictions: counts (*batch,), auxiliary data (*batch, constraints)."
@@ -142,7 +143,8 @@ def model_table(model: MeasuredModel) -> Markdown:
     if len(model.channels) > _SHOWN_CHANNELS:
         rows.append([f"... {len(model.channels)} channels", str(model.yields.bins), "", "", ""])
     line = f"Binned model{f' of {model.poi}' if model.poi else ''}; {counts}."
-    return Markdown(f"{line}\n\n{markdown_table(rows)}")
+    notes = "".join(f"\n\n**Not used:** {problem}" for problem in model.problems)
+    return Markdown(f"{line}\n\n{markdown_table(rows)}{notes}")
 
 # %% ../../nbs/07_binned/12_model.ipynb #described
 class DescribedModel(MeasuredModel):
@@ -224,7 +226,7 @@ class BinnedModel(DescribedModel):
     @classmethod
     def from_workspace(
         cls,
-        source: str | Path | Mapping,  # path, or parsed JSON
+        source: str | Path | Mapping,  # path (gzip as well), JSON text, or parsed JSON
         *,
         measurement: str | None = None,  # name; None: the first
         poi: str | None | PoiChoice = PoiChoice.OF_MEASUREMENT,  # parameter of interest; None for none
@@ -237,6 +239,7 @@ class BinnedModel(DescribedModel):
         model = cls.__new__(cls)
         DescribedModel.__init__(model, compile_measurement(read, modifier_settings, device))
         model.workspace, model.measurement, model.poi = read.workspace, read.name, read.poi
+        model.problems = read.problems
         model.modifier_settings = None if modifier_settings is None else dict(modifier_settings)
         model.observed = model.nominal.new_tensor(read.observed)
         return model

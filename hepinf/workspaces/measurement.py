@@ -6,7 +6,7 @@
 __all__ = ['Measurement', 'read_workspace']
 
 # %% ../../nbs/04_workspaces/05_measurement.ipynb #imports
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.tables import Markdown, markdown_table, number
+from .files import is_text, kind_of_document, read_json
 from .modifiers import MODIFIERS, Use
 from .parameters import ParameterSet, parameter_counts, require_usable, with_settings
-from .patch import apply_patch, read_json
+from .patch import apply_patch
 from .schema import check_workspace
 
 # %% ../../nbs/04_workspaces/05_measurement.ipynb #uses
@@ -61,6 +62,7 @@ class Measurement:
     observed: list[float]  # counts of all channels, one after the other
     poi: str | None  # parameter of interest; None if the model has none
     workspace: dict  # the file's content after patching
+    problems: tuple[str, ...] = ()  # what of the file is not used
 
     def rows(self) -> list[list[str]]:
         "The channels as a table; the first row is its head."
@@ -77,7 +79,8 @@ class Measurement:
         constrained = [entry.constraint is not None for entry in sets for _ in entry.inits]
         counts = parameter_counts(constrained, [fixed for entry in sets for fixed in entry.fixed])
         line = f"Measurement '{self.name}'{f' of {self.poi}' if self.poi else ''}; {counts}."
-        return Markdown(f"{line}\n\n{markdown_table(self.rows())}")
+        notes = "".join(f"\n\n**Not used:** {problem}" for problem in self.problems)
+        return Markdown(f"{line}\n\n{markdown_table(self.rows())}{notes}")
 
     def __repr__(self) -> str:
         return str(self.table())
@@ -92,6 +95,14 @@ class PoiChoice(Enum):
     OF_MEASUREMENT = "the measurement's, if the model has it"
 
 
+def chosen_measurement(measurements: Sequence[dict], name: str | None) -> dict:
+    "The first measurement, or the first of this name; one may have none. Raises: InputError for an unknown name."
+    by_name = {entry.get("name", ""): entry for entry in reversed(measurements)}
+    if name is not None and name not in by_name:
+        raise InputError(unknown_name("measurement", str(name), by_name))
+    return measurements[0] if name is None else by_name[name]
+
+
 def chosen_poi(poi: str | None | PoiChoice, stated: str, parameters: Mapping[str, ParameterSet]) -> str | None:
     "Name of the parameter of interest. Raises: InputError if it is not one of the single parameters."
     single = {entry.name: entry.names[0] for entry in parameters.values() if len(entry.inits) == 1}
@@ -101,9 +112,32 @@ def chosen_poi(poi: str | None | PoiChoice, stated: str, parameters: Mapping[str
         raise InputError(unknown_name("parameter of interest", str(poi), single))
     return None if poi is None else single.get(poi, poi)
 
+# %% ../../nbs/04_workspaces/05_measurement.ipynb #leftovers
+def _listed(what: str, names: Sequence[str]) -> str:
+    "A sentence that lists a few names; empty for none."
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{what} {', '.join(map(repr, names[:5]))}{more}" if names else ""
+
+
+def leftovers(workspace: dict, config: dict, parameters: Mapping[str, ParameterSet]) -> tuple[str, ...]:
+    "What a checked workspace and the configuration of its measurement say about things that are not there."
+    channels = {channel["name"] for channel in workspace["channels"]}
+    observed = [entry["name"] for entry in workspace["observations"] if entry["name"] not in channels]
+    settings = [setting["name"] for setting in config["parameters"] if setting["name"] not in parameters]
+    stated, poi = config["poi"], ""
+    if stated and chosen_poi(PoiChoice.OF_MEASUREMENT, stated, parameters) is None:
+        several = "has several values" if stated in parameters else "is the name of no parameter"
+        poi = f"the parameter of interest that the measurement names, {stated!r}, {several}"
+    sentences = (
+        _listed("observations of channels that the model does not have:", observed),
+        _listed("settings of parameters that no modifier has:", settings),
+        poi,
+    )
+    return tuple(sentence for sentence in sentences if sentence)
+
 # %% ../../nbs/04_workspaces/05_measurement.ipynb #read
 def read_workspace(
-    source: str | Path | Mapping,  # path, or parsed JSON
+    source: str | Path | Mapping,  # path (gzip as well), JSON text, or parsed JSON
     *,
     measurement: str | None = None,  # name; None: the first
     poi: str | None | PoiChoice = PoiChoice.OF_MEASUREMENT,  # parameter of interest; None for none
@@ -121,16 +155,15 @@ def read_workspace(
     if not isinstance(source, str | Path | Mapping):
         raise InputError(f"workspace: a path or a JSON object is needed, not {type(source).__name__}")
     workspace = read_json(source)
-    if patch is not None:
-        workspace = apply_patch(workspace, patch)
     try:
+        if kind := kind_of_document(workspace):
+            raise InputError(f"this is {kind}")
+        workspace = workspace if patch is None else apply_patch(workspace, patch)
         check_workspace(workspace)
     except InputError as error:
-        raise InputError(f"{source}: {error}" if isinstance(source, str | Path) else str(error)) from None
-    by_name = {entry["name"]: entry for entry in reversed(workspace["measurements"])}
-    if measurement is not None and measurement not in by_name:
-        raise InputError(unknown_name("measurement", str(measurement), by_name))
-    chosen = workspace["measurements"][0] if measurement is None else by_name[measurement]
+        named = isinstance(source, str | Path) and not is_text(source)
+        raise InputError(f"{source}: {error}" if named else str(error)) from None
+    chosen = chosen_measurement(workspace["measurements"], measurement)
     channels = [
         {"name": channel["name"], "samples": sorted(channel["samples"], key=lambda sample: sample["name"])}
         for channel in sorted(workspace["channels"], key=lambda channel: channel["name"])
@@ -140,5 +173,6 @@ def read_workspace(
         raise InputError("workspace: no modifier, hence no parameter to infer")
     counts = {observation["name"]: observation["data"] for observation in workspace["observations"]}
     observed = [float(n) for channel in channels for n in counts[channel["name"]]]
+    unused = leftovers(workspace, chosen["config"], parameters)
     poi = chosen_poi(poi, chosen["config"]["poi"], parameters)
-    return Measurement(chosen["name"], channels, parameters, observed, poi, workspace)
+    return Measurement(chosen.get("name", ""), channels, parameters, observed, poi, workspace, unused)

@@ -93,11 +93,14 @@ def check_templates(where: str, data: Any, bins: int) -> None:
         checked_numbers(f"{where}, {side}", data[side], bins)
 
 
+_SMALLEST = 1e-50  # stands for a factor of 0: all that is computed from it, f, f ln f and f ln^2 f, is 0 beside 1
+
+
 def check_pair(where: str, data: Any, bins: int) -> None:
-    "Refuse a normsys without its two positive factors."
+    "Refuse a normsys without its two factors, or with a negative one."
     for side in checked_object(where, data, ("lo", "hi")):
-        if not 1e-50 < checked_number(f"{where}, {side}", data[side]) < 1e50:
-            raise InputError(f"{where}: the factor '{side}' must be positive and finite, not {data[side]}")
+        if not 0 <= checked_number(f"{where}, {side}", data[side]) < 1e50:
+            raise InputError(f"{where}: the factor '{side}' must not be negative, and finite, not {data[side]}")
 
 
 MODIFIERS["histosys"] = Modifier(
@@ -108,7 +111,7 @@ MODIFIERS["histosys"] = Modifier(
 MODIFIERS["normsys"] = Modifier(
     check_pair,
     of_first_use(lambda use: standard_nuisance(use.name)),
-    lambda data: Effect(norm=(float(data["lo"]), float(data["hi"]))),
+    lambda data: Effect(norm=(max(float(data["lo"]), _SMALLEST), max(float(data["hi"]), _SMALLEST))),
 )
 
 # %% ../../nbs/04_workspaces/02_modifiers.ipynb #shapesys

@@ -6,29 +6,15 @@
 __all__ = ['workspace_digest', 'apply_patch']
 
 # %% ../../nbs/04_workspaces/04_patch.ipynb #imports
-import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from .fields import checked_list, checked_name, checked_object, require_unique
-
-# %% ../../nbs/04_workspaces/04_patch.ipynb #read
-def read_json(source: str | Path | Mapping | list) -> Any:
-    "Parsed JSON of a path, or a deep copy of an object that is parsed already. Raises: InputError if it is not JSON."
-    if isinstance(source, str | Path):
-        try:
-            return json.loads(Path(source).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{source}: not a JSON file ({error})") from None
-    try:
-        return copy.deepcopy(source if isinstance(source, list) else dict(source))
-    except RecursionError:
-        raise InputError("workspace: its lists are nested too deeply") from None
+from .files import read_json
 
 # %% ../../nbs/04_workspaces/04_patch.ipynb #digest
 def workspace_digest(workspace: Mapping, algorithm: str = "sha256") -> str:

@@ -6,6 +6,7 @@
 __all__ = ['example_workspace', 'check_workspace']
 
 # %% ../../nbs/04_workspaces/03_schema.ipynb #imports
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ def check_sample(where: str, sample: Any, bins: int | None) -> int:
     "Refuse a sample with wrong yields or modifiers; returns the number of its bins."
     checked_object(where, sample, ("name", "data", "modifiers"))
     where = f"{where} '{checked_name(f'{where}, name', sample['name'])}'"
-    bins = len(checked_numbers(where, sample["data"], bins, "yield"))
+    bins = len(checked_numbers(where, sample["data"], bins))
     seen: dict[tuple[str, str], dict] = {}
     for k, modifier in enumerate(checked_list(f"{where}, modifiers", sample["modifiers"], empty=True)):
         check_modifier(f"{where}, modifier {k}", modifier, bins)
@@ -91,19 +92,19 @@ def check_channels(channels: Any) -> dict[str, int]:
 
 
 def check_observations(observations: Any, bins: Mapping[str, int]) -> None:
-    "Refuse observations that are not one for each channel, with its bins."
+    "Refuse observations without one for each channel, with its bins; those of other channels are left over."
     observed = []
     for k, observation in enumerate(checked_list("observations", observations)):
         checked_object(f"observation {k}", observation, ("name", "data"))
         name = checked_name(f"observation {k}, name", observation["name"])
-        if name not in bins:
-            raise InputError(f"observation '{name}': {unknown_name('channel', name, bins)}")
-        checked_numbers(f"observation '{name}'", observation["data"], bins[name], "count")
+        checked_numbers(f"observation '{name}'", observation["data"], bins.get(name), "count")
         observed.append(name)
     require_unique("observations", "channel", observed)
     for name in bins:
         if name not in observed:
-            raise InputError(f"channel '{name}': it has no observation")
+            left = [other for other in observed if other not in bins]
+            near = f"; there are others, of {', '.join(map(repr, left[:5]))}" if left else ""
+            raise InputError(f"channel '{name}': it has no observation{near}")
 
 # %% ../../nbs/04_workspaces/03_schema.ipynb #measurement
 def check_settings(where: str, settings: Any) -> None:
@@ -123,8 +124,9 @@ def check_settings(where: str, settings: Any) -> None:
 
 def check_measurement(where: str, measurement: Any) -> None:
     "Refuse a measurement without a parameter of interest or with wrong settings."
-    config = checked_object(where, measurement, ("name", "config"))["config"]
-    where = f"{where} '{checked_name(f'{where}, name', measurement['name'])}'"
+    config = checked_object(where, measurement, ("config",), ("name",))["config"]
+    if name := measurement.get("name"):  # a measurement may have none, or an empty one
+        where = f"{where} '{checked_name(f'{where}, name', name)}'"
     if not isinstance(checked_object(where, config, ("poi", "parameters"))["poi"], str):
         raise InputError(f"{where}: its poi must be a name, not {config['poi']!r:.60}")
     for k, settings in enumerate(checked_list(f"{where}, parameters", config["parameters"], empty=True)):
@@ -133,13 +135,13 @@ def check_measurement(where: str, measurement: Any) -> None:
 
 # %% ../../nbs/04_workspaces/03_schema.ipynb #check
 def check_workspace(workspace: Any) -> None:
-    """Check a HistFactory workspace, pyhf schema 1.0.0 and its meaning.
+    """Check a HistFactory workspace, pyhf schema 1.0 or 1.1 and its meaning.
 
     Raises: InputError that names the first element which breaks the format.
     """
     checked_object("workspace", workspace, ("channels", "measurements", "observations", "version"))
-    if workspace["version"] != "1.0.0":
-        raise InputError(f"workspace: version '1.0.0' is needed, not {workspace['version']!r:.60}")
+    if not re.fullmatch(r"1\.[01]\.\d+", str(workspace["version"])):
+        raise InputError(f"workspace: version '1.0.0' or '1.1.0' is needed, not {workspace['version']!r:.60}")
     check_observations(workspace["observations"], check_channels(workspace["channels"]))
     for k, measurement in enumerate(checked_list("measurements", workspace["measurements"])):
         check_measurement(f"measurement {k}", measurement)
