@@ -75,7 +75,7 @@ class BinnedExperiment(BinnedData):
 
     def impossible(self, theta: Float[Tensor, " parameters"]) -> str:
         "Why log L of the (first) data set is not finite at this point: the bin that is to blame; empty if it is."
-        counts, auxdata = (x.reshape(-1, x.shape[-1])[0] for x in (self.counts, self.auxdata))
+        counts, auxdata = (x.flatten(0, -2)[0] if x.dim() > 1 else x for x in (self.counts, self.auxdata))
         return self.model.impossible(theta, counts, auxdata)
 
     def depends_on_gradients(self, theta: Tensor) -> bool:

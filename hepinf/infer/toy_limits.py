@@ -91,7 +91,8 @@ _REACH = 30  # strengths beyond the largest first one, by this factor, are not t
 def curves_of(points: Sequence[SimulatedPoint], alpha: float, toys: int) -> list[Curve]:
     "The six curves of the strengths simulated so far."
     points = sorted(points, key=lambda point: float(point.mu))
-    cls = torch.stack([point.cls for point in points]).nan_to_num(0.0).clamp_min(0.5 / toys).T
+    least = torch.stack([0.5 / (toys * point.background) for point in points])
+    cls = torch.stack([point.cls for point in points]).nan_to_num(0.0).maximum(least).T
     error = torch.stack([point.error(alpha) for point in points]).nan_to_num(math.inf).T
     mu = [0.0, *(float(point.mu) for point in points)]
     y, noise = (cls / alpha).log(), error / cls.clamp_min(alpha)
