@@ -209,7 +209,7 @@ def yield_table(
     regions, spans, entries = _entries(model, by)
     samples = list(dict.fromkeys(name for names in model.samples.values() for name in names))
     cells, slopes = model.yields.by_cell(theta), _slopes(model, theta, entries)
-    widths = ((slopes @ covariance) * slopes).sum(1).sqrt()
+    widths = ((slopes @ covariance) * slopes).sum(1).clamp_min(0).sqrt()
     events = theta.new_full((len(regions), len(samples)), math.nan)
     errors, total_slopes = events.clone(), theta.new_zeros(len(regions), len(theta))
     for entry, slope, width in zip(entries, slopes, widths):
@@ -217,7 +217,7 @@ def yield_table(
         events[where] = cells[entry.slot, entry.bins].sum()
         errors[where] = width
         total_slopes[entry.region] += slope
-    total_errors = ((total_slopes @ covariance) * total_slopes).sum(1).sqrt()
+    total_errors = ((total_slopes @ covariance) * total_slopes).sum(1).clamp_min(0).sqrt()
     observed = None if counts is None else torch.stack([counts[span].sum() for span in spans])
     problems = () if fit is None else fit.problems
     return YieldTable(by, regions, samples, events, errors, events.nansum(1), total_errors, observed, note, problems)
