@@ -41,6 +41,7 @@ class Estimate:
 class Result:
     "Base of every answer: `ok`, `problems`, and a table in notebook and terminal."
 
+    notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -52,16 +53,17 @@ class Result:
         "The table as text; the first row is its head."
         return [
             ["quantity", "value"],
-            *([name, _shown(value)] for name, value in vars(self).items() if name != "problems"),
+            *([name, _shown(value)] for name, value in vars(self).items() if name not in ("notes", "problems")),
         ]
 
     def table(self) -> Markdown:
-        "The rows as a Markdown table, and below it what speaks against the result."
-        warnings = "".join(f"\n\n**Problem:** {problem}" for problem in self.problems)
-        return Markdown(markdown_table(self.rows()) + warnings)
+        "The rows as a Markdown table, and below it the notes and what speaks against the result."
+        below = [*self.notes, *(f"**Problem:** {problem}" for problem in self.problems)]
+        return Markdown("\n\n".join([markdown_table(self.rows()), *below]))
 
     def __repr__(self) -> str:
-        return "\n".join([markdown_table(self.rows()), *(f"Problem: {problem}" for problem in self.problems)])
+        below = [*self.notes, *(f"Problem: {problem}" for problem in self.problems)]
+        return "\n".join([markdown_table(self.rows()), *below])
 
     def _repr_markdown_(self) -> str:
         return str(self.table())

@@ -37,7 +37,8 @@ def contour_lines(
     import contourpy
     import numpy as np
 
-    root = np.ma.masked_invalid(q.clamp_min(0).sqrt().cpu().numpy())
+    # a point without likelihood is as far out as any: it ends the region in its cell of the grid
+    root = np.ma.masked_invalid(q.clamp_min(0).nan_to_num(math.nan, 9 * height).sqrt().cpu().numpy())
     generator = contourpy.contour_generator(x.cpu().numpy(), y.cpu().numpy(), root.T)
     return [torch.as_tensor(np.asarray(line)) for line in generator.lines(math.sqrt(height))]
 
@@ -107,16 +108,6 @@ def _require_pair(likelihood: Likelihood, names: Sequence[str], levels: Sequence
     return [free_position(fit, name) for name in names]
 
 
-def _scan(likelihood: Likelihood, fit: FitResult, pair: list[int], grid: Tensor) -> FitResult:
-    "The conditional fits of all points (columns, rows, 2) of a grid."
-    start = _predicted(fit, pair, grid.reshape(-1, 2))
-    fixed = {fit.names[k]: fit.theta[k] for k in fit.fixed.nonzero()[:, 0].tolist()}
-    fixed |= {fit.names[k]: start[:, k] for k in pair}
-    ranges = zip(fit.names, fit.bounds.tolist())
-    inside = likelihood.within({name: (low, high) for name, (low, high) in ranges if low < high})
-    return maximise(inside.with_point_axis().starting_at(start), fixed=fixed)
-
-
 def _judgements(fit: FitResult, scan: Tensor, height: float, values: Sequence[Tensor], pair: list[int]) -> list[str]:
     "What speaks against a scan."
     said = []
@@ -127,6 +118,33 @@ def _judgements(fit: FitResult, scan: Tensor, height: float, values: Sequence[Te
             if bool((edge < height).any()) and float(value) != float(bound):
                 said.append(f"the largest contour leaves the grid at {fit.names[k]} = {number(float(value))}")
     return said
+
+# %% ../../nbs/08_infer/13_contours.ipynb #scan
+def _conditional(likelihood: Likelihood, fit: FitResult, pair: list[int], at: Tensor, start: Tensor) -> FitResult:
+    "Fits with both parameters fixed at points (points, 2)."
+    fixed = {fit.names[k]: fit.theta[k] for k in fit.fixed.nonzero()[:, 0].tolist()}
+    fixed |= {fit.names[k]: value for k, value in zip(pair, at.unbind(1))}
+    ranges = zip(fit.names, fit.bounds.tolist())
+    inside = likelihood.within({name: (low, high) for name, (low, high) in ranges if low < high})
+    return maximise(inside.with_point_axis().starting_at(start), fixed=fixed)
+
+
+def _scan(likelihood: Likelihood, fit: FitResult, pair: list[int], grid: Tensor) -> tuple[Tensor, Tensor, str]:
+    "Best points and log L of a grid (columns, rows, 2); where a fit fails, once more from the nearest good one."
+    at = grid.reshape(-1, 2)
+    fits = _conditional(likelihood, fit, pair, at, _predicted(fit, pair, at))
+    theta, log_prob, failed = fits.theta.clone(), fits.log_prob.clone(), ~fits.converged
+    if bool(failed.any()) and not bool(failed.all()):
+        span = (at.amax(0) - at.amin(0)).clamp_min(torch.finfo(at.dtype).tiny)
+        nearest = torch.cdist(at[failed] / span, at[~failed] / span).argmin(1)
+        start = theta[~failed][nearest].index_copy(1, torch.tensor(pair, device=at.device), at[failed])
+        again = _conditional(likelihood, fit, pair, at[failed], start)
+        theta[failed], log_prob[failed] = again.theta, again.log_prob
+        failed[failed.clone()] = ~again.converged & (again.log_prob > -math.inf)  # else: no yields are possible there
+    lost = int(failed.sum())
+    where = [f"{fit.names[k]} = {number(float(x))}" for k, x in zip(pair, at[failed][0])] if lost else []
+    said = f"{lost} of {len(at)} fits did not converge, the first at {', '.join(where)}" if lost else ""
+    return theta.reshape(*grid.shape[:2], -1), log_prob.reshape(grid.shape[:2]), said
 
 # %% ../../nbs/08_infer/13_contours.ipynb #contour-function
 @torch.no_grad()
@@ -159,9 +177,8 @@ def contour(
         if axes[-1].dim() != 1 or len(axes[-1]) < 2 or not bool((axes[-1].diff() > 0).all()):
             raise InputError(f"values of '{name}': two or more in increasing order are needed, not {axes[-1].tolist()}")
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    fits = _scan(likelihood, fit, pair, grid)
-    scan = 2 * (fit.log_prob - fits.log_prob).reshape(grid.shape[:2])
+    theta, log_prob, failed = _scan(likelihood, fit, pair, grid)
+    scan = 2 * (fit.log_prob - log_prob)
     lines = tuple(contour_lines(*axes, scan, threshold(level)) for level in levels)
-    problems = gather(problems, fits, *_judgements(fit, scan, height, axes, pair))
-    theta = fits.theta.reshape(*scan.shape, -1)
+    problems = gather(problems, failed, *_judgements(fit, scan, height, axes, pair))
     return Contour((names[0], names[1]), (axes[0], axes[1]), scan, tuple(levels), lines, fit, theta, problems)

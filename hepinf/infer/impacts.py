@@ -20,7 +20,7 @@ from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.likelihood import as_likelihood
 from ..core.results import Result, gather
-from ..core.tables import Markdown, number
+from ..core.tables import number
 from .intervals import free_fit, free_position
 from .mle import fit as maximise
 from .result import FitResult
@@ -61,8 +61,17 @@ class Impacts(Result):
     prefit_down: Float[Tensor, " nuisances"]
     pulls: Float[Tensor, " nuisances"]  # (best - a) / width of the constraint; NaN for free parameters
     pull_errors: Float[Tensor, " nuisances"]
-    problems: tuple[str, ...] = ()
     groups: GroupErrors | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        "The errors by groups, if there are any, in one sentence."
+        if self.groups is None:
+            return ()
+        parts = [f"{name} {number(error)}" for name, error in zip(self.groups.names, self.groups.errors.tolist())]
+        total, others = number(self.groups.total), number(self.groups.others)
+        return (f"Error of {self.poi}: {total} in all; {', '.join(parts)}; with all groups fixed {others}.",)
 
     def rows(self) -> list[list[str]]:
         "Nuisance parameters by rank."
@@ -72,15 +81,6 @@ class Impacts(Result):
             head,
             *([n, number(u), number(d), "" if p != p else f"{p:+.2f} ± {e:.2f}"] for n, u, d, p, e in columns),
         ]
-
-    def table(self) -> Markdown:
-        "The ranking, and the errors by groups if there are any."
-        ranking = super().table()
-        return ranking if self.groups is None else Markdown(f"{ranking}\n\n{self.groups.table()}")
-
-    def __repr__(self) -> str:
-        ranking = super().__repr__()
-        return ranking if self.groups is None else f"{ranking}\n\n{self.groups!r}"
 
 # %% ../../nbs/08_infer/05_impacts.ipynb #moved
 def _moved(fit: FitResult, nuisances: list[int]) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ def _ranked(fit: FitResult, moved: FitResult, poi: str, nuisances: list[int], gr
     order = shift[:, :2].abs().amax(1).nan_to_num(-1.0).argsort(descending=True)
     names = [fit.names[nuisances[i]] for i in order.tolist()]
     ranked = (x[nuisances][order] for x in (pulls, errors))
-    return Impacts(poi, names, *shift[order].unbind(1), *ranked, gather(fit, moved, groups)[:1], groups)
+    return Impacts(poi, names, *shift[order].unbind(1), *ranked, groups, gather(fit, moved, groups)[:1])
 
 # %% ../../nbs/08_infer/05_impacts.ipynb #groups
 def _members(fit: FitResult, poi: str, group: str, patterns: Sequence[str]) -> list[int]:

@@ -21,7 +21,7 @@ from ..binned.model import BinnedModel
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.results import Estimate, Result
-from ..core.tables import Markdown, number, with_error
+from ..core.tables import number, with_error
 from .result import FitResult
 
 # %% ../../nbs/08_infer/12_yield_table.ipynb #cells
@@ -52,7 +52,7 @@ class YieldTable(Result):
     total: Float[Tensor, " regions"]
     total_errors: Float[Tensor, " regions"]
     observed: Float[Tensor, " regions"] | None
-    note: str  # what the errors contain
+    notes: tuple[str, ...]  # what the errors contain
     problems: tuple[str, ...] = ()
 
     @property
@@ -78,13 +78,6 @@ class YieldTable(Result):
         if self.by == "bin":
             return [["bin", *head], *([label, *line] for label, line in zip(self.labels, lines))]
         return [["sample", *self.labels], *([name, *column] for name, column in zip(head, zip(*lines)))]
-
-    def table(self) -> Markdown:
-        "The rows, and what the errors contain."
-        return Markdown(f"{super().table()}\n\n{self.note}")
-
-    def __repr__(self) -> str:
-        return f"{super().__repr__()}\n{self.note}"
 
     def to_csv(self) -> str:
         "A line for each number: channel, bin, sample, events, error; `total` and `observed` are samples too."
@@ -220,4 +213,4 @@ def yield_table(
     total_errors = ((total_slopes @ covariance) * total_slopes).sum(1).clamp_min(0).sqrt()
     observed = None if counts is None else torch.stack([counts[span].sum() for span in spans])
     problems = () if fit is None else fit.problems
-    return YieldTable(by, regions, samples, events, errors, events.nansum(1), total_errors, observed, note, problems)
+    return YieldTable(by, regions, samples, events, errors, events.nansum(1), total_errors, observed, (note,), problems)
