@@ -81,8 +81,8 @@ class Functions:
         return Local(torch.cat([theta, torch.stack(values, -1)], -1), slopes, tuple(bent))
 
 # %% ../../nbs/07_binned/14_functions.ipynb #yields
-class FunctionYields:
-    "Yields whose factors are parameters and functions of them; has all that the yields of the extended vector have."
+class FunctionYields(PoissonYields):
+    "Yields whose factors are parameters and functions of them; what takes no theta is that of the extended vector."
 
     def __init__(self, inner: PoissonYields, functions: Functions):
         self.inner, self.functions = inner, functions
@@ -129,7 +129,7 @@ def _chained(terms: Callable, y: FunctionYields, c: Constraints, theta: Tensor, 
     return value, local.gradient(gradient), local.columns(slopes), weights, local.split(diagonal)[0]
 
 
-def bound_terms(terms: Callable, yields: PoissonYields | FunctionYields, constraints: Constraints) -> Callable:
+def bound_terms(terms: Callable, yields: PoissonYields, constraints: Constraints) -> Callable:
     "The terms as a function of (theta, counts, auxiliary data)."
     how = partial(_chained, terms) if isinstance(yields, FunctionYields) else terms
     return partial(how, yields, constraints)
