@@ -37,6 +37,18 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} ± {self.error:{spec}}" if spec else str(self)
 
+# %% ../../nbs/01_core/06_results.ipynb #shown
+def _shown(value: object) -> str:
+    "A field of a result in a cell of its table."
+    if isinstance(value, float):
+        return number(value)
+    numel = getattr(value, "numel", None)
+    if numel is None:
+        return str(value)
+    if numel() == 1:
+        return number(float(value))  # type: ignore[arg-type]
+    return f"{numel()} values" if numel() > 6 else ", ".join(number(x) for x in value.flatten().tolist())  # type: ignore[attr-defined]
+
 # %% ../../nbs/01_core/06_results.ipynb #result
 class Result:
     "Base of every answer: `ok`, `problems`, and a table in notebook and terminal."
@@ -67,18 +79,6 @@ class Result:
 
     def _repr_markdown_(self) -> str:
         return str(self.table())
-
-
-def _shown(value: object) -> str:
-    "A field of a result in a cell of its table."
-    if isinstance(value, float):
-        return number(value)
-    numel = getattr(value, "numel", None)
-    if numel is None:
-        return str(value)
-    if numel() == 1:
-        return number(float(value))  # type: ignore[arg-type]
-    return f"{numel()} values" if numel() > 6 else ", ".join(number(x) for x in value.flatten().tolist())  # type: ignore[attr-defined]
 
 # %% ../../nbs/01_core/06_results.ipynb #gather
 def gather(*parts: str | tuple[str, ...] | Result | None) -> tuple[str, ...]:

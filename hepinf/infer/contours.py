@@ -164,7 +164,7 @@ def contour(
     Example:
     >>> from hepinf.workspaces.schema import example_workspace
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
-    >>> hi.contour(model, ("mu", "lumi"), points=11)
+    >>> hi.contour(model, ("mu", "jes"), points=11)
     """
     likelihood = as_likelihood(likelihood)
     fit = free_fit(likelihood, fit)
