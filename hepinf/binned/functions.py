@@ -21,34 +21,45 @@ from ..core.expressions import Expression
 
 # %% ../../nbs/07_binned/14_functions.ipynb #local
 @dataclass(frozen=True)
+class Part:
+    "A function at some points."
+
+    columns: Tensor  # (names,): its parameters, by their positions
+    value: Float[Tensor, " points"]
+    slopes: Float[Tensor, "points names"]
+    second: Float[Tensor, "points names names"]
+
+
+@dataclass(frozen=True)
 class Local:
     "The functions at some points: the extended vector, and what brings derivatives in it back to the parameters."
 
     phi: Float[Tensor, "points extended"]
-    slopes: Float[Tensor, "points functions parameters"]  # F
-    bent: tuple[tuple[list[int], Tensor], ...]  # of each function its parameters, and its second derivatives in them
+    parts: tuple[Part, ...]
 
-    def split(self, x: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
-        "The parts of an axis that belong to the parameters and to the functions."
-        parameters = self.slopes.shape[-1]
-        return x.narrow(dim, 0, parameters), x.narrow(dim, parameters, self.slopes.shape[1])
+    @property
+    def size(self) -> int:
+        "Number of parameters."
+        return self.phi.shape[1] - len(self.parts)
 
     def gradient(self, gradient: Float[Tensor, "points extended"]) -> Float[Tensor, "points parameters"]:
         "T^T g."
-        own, functions = self.split(gradient)
-        return own + (functions[:, None] @ self.slopes)[:, 0]
+        return self.columns(gradient[:, None])[:, 0]
 
     def columns(self, slopes: Float[Tensor, "points rows extended"]) -> Float[Tensor, "points rows parameters"]:
         "J T."
-        own, functions = self.split(slopes)
-        return own + functions @ self.slopes
+        own = slopes[..., : self.size].clone()
+        for k, part in enumerate(self.parts, self.size):
+            own[..., part.columns] += slopes[..., k, None] * part.slopes[:, None]
+        return own
 
     def hessian(self, gradient: Tensor, hessian: Tensor) -> Float[Tensor, "points parameters parameters"]:
         "T^T H T, and the gradient by the functions times their second derivatives."
-        matrix = self.columns(self.columns(hessian).mT).contiguous()
-        for weight, (columns, second) in zip(self.split(gradient)[1].unbind(-1), self.bent):
-            index = torch.tensor(columns, device=matrix.device)
-            matrix[:, index[:, None], index] += weight[:, None, None] * second
+        lines = self.columns(hessian)
+        matrix = lines[:, : self.size]
+        for k, part in enumerate(self.parts, self.size):
+            matrix[:, part.columns] += part.slopes[..., None] * lines[:, k, None]
+            matrix[:, part.columns[:, None], part.columns] += gradient[:, k, None, None] * part.second
         return matrix
 
 # %% ../../nbs/07_binned/14_functions.ipynb #functions
@@ -71,14 +82,11 @@ class Functions:
 
     def local(self, theta: Float[Tensor, "points parameters"]) -> Local:
         "The functions with their derivatives."
-        slopes, bent, values = theta.new_zeros(len(theta), len(self), theta.shape[1]), [], []
-        for k, f in enumerate(self.expressions):
-            value, gradient, hessian = f.expansion(self._named(f, theta))
-            columns = [self.parameters.index(name) for name in f.names]
-            slopes[:, k, columns] = gradient
-            values.append(value)
-            bent.append((columns, hessian))
-        return Local(torch.cat([theta, torch.stack(values, -1)], -1), slopes, tuple(bent))
+        parts = []
+        for f in self.expressions:
+            columns = torch.tensor([self.parameters.index(name) for name in f.names], device=theta.device)
+            parts.append(Part(columns, *f.expansion(self._named(f, theta))))
+        return Local(torch.cat([theta, *(part.value[:, None] for part in parts)], -1), tuple(parts))
 
 # %% ../../nbs/07_binned/14_functions.ipynb #yields
 class FunctionYields(PoissonYields):
@@ -126,7 +134,7 @@ def _chained(terms: Callable, y: FunctionYields, c: Constraints, theta: Tensor, 
     if len(others) == 1:
         return value, local.gradient(gradient), local.hessian(gradient, others[0])
     slopes, weights, diagonal = others
-    return value, local.gradient(gradient), local.columns(slopes), weights, local.split(diagonal)[0]
+    return value, local.gradient(gradient), local.columns(slopes), weights, diagonal[:, : local.size]
 
 
 def bound_terms(terms: Callable, yields: PoissonYields, constraints: Constraints) -> Callable:

@@ -32,7 +32,7 @@ def threshold(level: float) -> float:
 
 def contour_lines(
     x: Float[Tensor, " columns"], y: Float[Tensor, " rows"], q: Float[Tensor, "columns rows"], height: float
-) -> list[Float[Tensor, "points 2"]]:
+) -> list[Tensor]:
     "The lines on which q has a height, each a polyline of points (x, y)."
     import contourpy
     import numpy as np
@@ -51,7 +51,7 @@ class Contour(Result):
     values: tuple[Float[Tensor, " columns"], Float[Tensor, " rows"]]
     scan: Float[Tensor, "columns rows"]  # 2 [log L(best) - log L(values)]
     levels: tuple[float, ...]
-    lines: tuple[list[Float[Tensor, "points 2"]], ...]  # of each level
+    lines: tuple[list[Tensor], ...]  # of each level, polylines (points, 2)
     fit: FitResult  # the free fit
     theta: Float[Tensor, "columns rows parameters"]  # the conditional best points
     problems: tuple[str, ...] = ()
