@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .flows.flow import arqs as arqs
     from .flows.flow import coupling_flow as coupling_flow
     from .flows.flow import maf as maf
+    from .infer.contours import contour as contour
     from .infer.goodness import goodness_of_fit as goodness_of_fit
     from .infer.hmc import hmc as hmc
     from .infer.hypotest import discovery as discovery
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .infer.result import FitResult as FitResult
     from .infer.upper_limit import Limit as Limit
     from .infer.upper_limit import upper_limit as upper_limit
+    from .infer.yield_table import yield_table as yield_table
     from .posterior.amortised import AmortisedPosterior as AmortisedPosterior
     from .posterior.joint import Joint as Joint
     from .stats.chains import Chains as Chains
@@ -77,6 +79,7 @@ _HOMES = {
     "core.likelihood": ("as_likelihood",),
     "core.results": ("Estimate",),
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
+    "infer.contours": ("contour",),
     "infer.goodness": ("goodness_of_fit",),
     "infer.hmc": ("hmc",),
     "infer.hypotest": ("discovery", "hypotest"),
@@ -85,6 +88,7 @@ _HOMES = {
     "infer.mle": ("fit",),
     "infer.result": ("FitResult",),
     "infer.upper_limit": ("Limit", "upper_limit"),
+    "infer.yield_table": ("yield_table",),
     "posterior.amortised": ("AmortisedPosterior",),
     "posterior.joint": ("Joint",),
     "stats.chains": ("Chains",),
@@ -107,9 +111,9 @@ __all__ = [
     "AmortisedPosterior", "BinnedModel", "Chains", "ConditionalFlow", "Coordinates", "Estimate", "FitResult", "Flow",
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
     "Observable", "Parameter", "Poisson", "Process", "Simulation", "TrainConfig", "TruncatedNormal",
-    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "coupling_flow", "discovery",
+    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "discovery",
     "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest", "impacts", "interval",
-    "maf", "profile", "read_workspace", "scan", "upper_limit",
+    "maf", "profile", "read_workspace", "scan", "upper_limit", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",
 ]  # fmt: skip

@@ -7,7 +7,6 @@ __all__ = ['BinnedModel']
 
 # %% ../../nbs/07_binned/12_model.ipynb #imports
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from .compile import compile_measurement, compile_processes
 from .constraints import constraint_information, measured_parameters
 from .export import changed_workspace, processes_to_workspace
+from .functions import bound_terms
 from .likelihood import BinnedLikelihood
 from hepinf.binned.poisson import (
     gauss_newton_terms,
@@ -83,7 +83,8 @@ class LogLikelihood(Predictions):
 
     def _in_chunks(self, terms: Callable, rows: int, theta: Tensor, counts: Tensor, auxdata: Tensor | None) -> tuple:
         data = self._measured(counts, auxdata)
-        return in_chunks(partial(terms, self.yields, self.constraints), rows, self._checked_theta(theta), *data)
+        bound = bound_terms(terms, self.yields, self.constraints)
+        return in_chunks(bound, rows, self._checked_theta(theta), *data)
 
     def _measured(self, counts: Tensor, auxdata: Tensor | None) -> tuple[Tensor, Tensor]:
         "Counts and auxiliary data as float64 of the right length."

@@ -13,6 +13,7 @@ from torch import Tensor
 from .compile import CompiledModel
 from .constraints import compile_constraints, expected_auxdata, fluctuated
 from .derivatives import PoissonYields
+from .functions import Functions, FunctionYields
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -31,6 +32,8 @@ class NamedParameters:
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
         self.yields = PoissonYields(compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
+        if compiled.functions:
+            self.yields = FunctionYields(self.yields, Functions(compiled.functions, self.parameter_names))
         self.constraints = compile_constraints([p.constraint for p in parameters], self.device)
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}
