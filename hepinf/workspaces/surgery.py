@@ -162,7 +162,7 @@ def select(
     }
     return reduced(workspace, kept)
 
-
+# %% ../../nbs/04_workspaces/06_surgery.ipynb #prune
 def prune(
     workspace: Mapping,  # parsed JSON
     *,
@@ -268,7 +268,10 @@ def with_data(
     for name, values in counts.items():
         if name not in names:
             raise InputError(unknown_name("channel", str(name), names))
-        new[name] = [float(value) for value in values]
+        try:
+            new[name] = [float(value) for value in values]
+        except (TypeError, ValueError):
+            raise InputError(f"observation '{name}': numbers are needed, not {values!r:.60}") from None
     observations = [
         {**entry, "data": new[entry["name"]]} if entry["name"] in new else entry for entry in workspace["observations"]
     ]
