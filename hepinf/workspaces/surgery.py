@@ -245,8 +245,8 @@ def rename(
         poi, settings = entry["config"]["poi"], entry["config"]["parameters"]
         settings = [{**setting, "name": new_name.get(setting["name"], setting["name"])} for setting in settings]
         config = {**entry["config"], "poi": new_name.get(poi, poi), "parameters": settings}
-        named = {"name": new_measurement[entry["name"]]} if "name" in entry else {}
-        new["measurements"].append({**entry, **named, "config": config})
+        name = new_measurement[entry.get("name", "")]  # a measurement may have none
+        new["measurements"].append({**entry, **({"name": name} if name else {}), "config": config})
     places = {
         new_name[name]: [(new_channel.get(channel, channel), k) for channel, k in where]
         for name, where in bin_places(workspace["channels"]).items()

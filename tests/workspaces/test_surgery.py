@@ -24,7 +24,7 @@ from hepinf.workspaces.schema import example_workspace
 from hepinf.workspaces.surgery import names_of, prune, rename, select, with_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SEEDS = range(40)
+SEEDS = range(20)
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +88,8 @@ def operations(workspace, rng):
     yield "decorrelate", lambda: decorrelate(workspace, modifier)
     yield "decorrelate samples", lambda: decorrelate(workspace, modifier, by="sample")
     alphas = [name for name in names["modifier"] if name in ("JES", "b-tag", "alpha_x")]
-    yield "correlate", lambda: correlate(workspace, alphas, into=alphas[0])
+    if alphas:
+        yield "correlate", lambda: correlate(workspace, alphas, into=alphas[0])
     yield "rebin", lambda: rebin(workspace, channel, len(observed(workspace)[channel]))
     yield (
         "with_data",
@@ -102,7 +103,6 @@ REFUSED = (
     "must be named 'lumi'",
     "no channel would be left",
     "two parameters are needed",
-    "correlate: no name",
     "its sigmas are those of a sum of samples",
     "cannot be merged",
     "differ in bins that become one",
@@ -119,8 +119,8 @@ def test_what_comes_out_is_a_workspace_in_pyhf_too(seed):
     for what, operation in operations(workspace, rng):
         try:
             changed = operation()
-        except (InputError, IndexError) as error:
-            assert isinstance(error, IndexError) or any(text in str(error) for text in REFUSED), f"{what}: {error}"
+        except InputError as error:
+            assert any(text in str(error) for text in REFUSED), f"{what}: {error}"
             continue
         assert workspace == before, f"{what} has changed what went in"
         assert changed["version"] == workspace["version"]
@@ -408,11 +408,10 @@ if PUBLISHED:
         torch.testing.assert_close(split.expected(named(split, values)), model.expected(point), rtol=1e-12, atol=1e-12)
         if len(news) > 1:
             assert correlate(apart, news, into=alpha)["channels"] == workspace["channels"]
-        if "" not in {one["measurements"][0]["config"]["poi"] for one in (part, rest)}:
-            whole = BinnedModel.from_workspace(combine(part, rest))
-            assert whole.parameter_names == model.parameter_names
-            found, expected = (one.log_prob(point, one.observed) for one in (whole, model))
-            torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        whole = BinnedModel.from_workspace(combine(part, rest))
+        assert whole.parameter_names == model.parameter_names and whole.poi == model.poi
+        found, expected = (one.log_prob(point, one.observed) for one in (whole, model))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
         assert json.dumps(workspace) == before
 
 
@@ -458,3 +457,10 @@ def test_settings_that_clash_in_a_combination_are_named():
     clash["measurements"][0]["config"]["parameters"] = [{"name": "jes", "auxdata": [0.5]}]
     with pytest.raises(InputError, match="parameter 'jes': its auxdata are \\[0.0\\] in workspace 1 and \\[0.5\\] in"):
         combine(workspace, clash)
+
+
+def test_a_measurement_without_a_name_gets_one():
+    workspace = example_workspace()
+    del workspace["measurements"][0]["name"]
+    assert rename(workspace, channels={"control_region": "CR"})["measurements"] == workspace["measurements"]
+    assert rename(workspace, measurements={"": "main"}) == example_workspace()
