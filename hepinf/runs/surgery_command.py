@@ -34,7 +34,7 @@ def number_of(word: str) -> float:
         raise UsageError(f"a number is needed, not '{word}'") from None
 
 
-def values(words: Sequence[str]) -> dict[str, float]:
+def values_by_name(words: Sequence[str]) -> dict[str, float]:
     "Numbers by name, of NAME=NUMBER."
     return {name: number_of(value) for name, value in pairs(words).items()}
 
@@ -52,7 +52,7 @@ def edges_of(words: Sequence[str]) -> int | list[int]:
     return int(words[0]) if len(words) == 1 else [int(word) for word in words]
 
 
-def ways(words: Sequence[str]) -> str | dict[str, str]:
+def way_or_pairs(words: Sequence[str]) -> str | dict[str, str]:
     "One word, or pairs."
     return words[0] if len(words) == 1 and "=" not in words[0] else pairs(words)
 
@@ -80,12 +80,12 @@ _RENAME = {kind: Option("OLD=NEW", f"new names of {kind}", pairs) for kind in _K
 _CHANNELS = Option("NAME", "names or patterns such as 'SR_*'", required=True)
 _NAME = Option("NAME", "of the parameter", first_word, True, False)
 _INTO = Option("NAME", "of the one that they become", first_word, True, False)
-_BY = Option("BY", "channel, sample, or NAME=PARAMETER for channels or samples", ways)
+_BY = Option("BY", "channel, sample, or NAME=PARAMETER for channels or samples", way_or_pairs)
 _JOIN = Option("HOW", "outer (default), 'left outer' or 'right outer': who wins", first_word, several=False)
 _TOGETHER = Option("NAME", "make one measurement of the first of each", first_word, several=False)
 _EDGES = Option("N", "bins at which the new ones begin and end, as 0 2 5; or how many become one", edges_of, True)
 _COUNTS = Option("NAME=N,N", "observed counts of channels", counts_of, True)
-_AT = Option("NAME=VALUE", "where the data are expected; other parameters are nominal", values)
+_AT = Option("NAME=VALUE", "where the data are expected; other parameters are nominal", values_by_name)
 _SOME = Option("NAME", "only these; without it all, and the auxiliary measurements too")
 _WHOSE = Option("NAME", "the measurement whose parameters they are (default: the first)", first_word, several=False)
 
@@ -152,7 +152,7 @@ def function_of(verb: str) -> Callable[..., dict]:
     return {"data": surgery.with_data, **{function.__name__: function for function in functions}}[verb]
 
 
-def size(workspace: dict) -> str:
+def size_in_words(workspace: dict) -> str:
     "Channels, bins and parameters, of the first measurement, in words."
     from hepinf.workspaces.surgery import sets_by_measurement
 
@@ -176,9 +176,11 @@ def run_workspace(args: argparse.Namespace) -> None:
     if args.verb in ("select", "prune", "rename") and not options:
         raise UsageError(f"{args.verb}: name something, by --{' or --'.join(_VERBS[args.verb][1]).replace('_', '-')}")
     before = [read_input(path) for path in args.inputs]
+    said = [f"--{name.replace('_', '-')} {' '.join(getattr(args, name))}" for name in options]
     try:
         after = function_of(args.verb)(*before, **options)
-        line = f"{args.verb}: {size(after)}; before {' and '.join(size(workspace) for workspace in before)}"
+        sizes = " and ".join(size_in_words(workspace) for workspace in before)
+        line = f"{' '.join([args.verb, *said])}: {size_in_words(after)}; before {sizes}"
     except InputError as error:
         raise UsageError(str(error)) from None
     if args.output is None:

@@ -40,7 +40,9 @@ def joined_channels(workspaces: Sequence[dict], join: str) -> tuple[list[dict], 
                 what = "" if sorted_channel(channels[name]) != sorted_channel(channel) else "the observation of "
                 if not what or counts[name] != observations[name]:
                     where = f"{what}channel '{name}' in workspace {owner[name]} and in workspace {k}"
-                    raise InputError(f"combine: {where} differ; rename one, or drop it")
+                    raise InputError(
+                        f"combine: {where} differ; rename or drop one, or let one win by join='left outer'"
+                    )
             if name not in channels or join == "right outer":
                 channels[name], counts[name], owner[name] = channel, observations[name], k
     return list(channels.values()), list(counts.values())

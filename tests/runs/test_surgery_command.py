@@ -114,5 +114,5 @@ def test_most_verbs_need_no_tensors(folder):
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    line = "select: 1 channel, 1 bin, 1 parameter; before 2 channels, 3 bins, 4 parameters; written to out.json\n"
-    assert done.stdout == line
+    line = "select --channels control_region: 1 channel, 1 bin, 1 parameter; before 2 channels, 3 bins, 4 parameters"
+    assert done.stdout == f"{line}; written to out.json\n"
