@@ -414,6 +414,22 @@ if PUBLISHED:
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
         assert json.dumps(workspace) == before
 
+    def test_two_published_analyses_combine():
+        "Both call their uncertainties by the names of the experiment; each shared constraint counts once."
+        both = ("atlas_susy2018_31_regionA_bkgonly", "atlas_susy2018_04_combined")
+        first, second = (json.loads(path.read_text()) for name in both for path in PUBLISHED if path.stem == name)
+        combined = combine(first, second, measurement="both")
+        models = [BinnedModel.from_workspace(one) for one in (first, second, combined)]
+        shared = sorted(set(models[0].parameter_names) & set(models[1].parameter_names))
+        sets = read_workspace(first).parameters
+        widths = {name: sets[name].sigmas[0] for name in shared}
+        centres = {name: sets[name].auxdata[0] for name in shared}
+        assert len(shared) > 15 and combined["channels"] == first["channels"] + second["channels"]
+        point = {name: centres[name] + 0.3 * widths[name] * (-1) ** k for k, name in enumerate(shared)}
+        parts = [float(model.log_prob(named(model, point), model.observed)) for model in models]
+        constraints = sum(-0.5 * 0.3**2 - math.log(width * math.sqrt(2 * math.pi)) for width in widths.values())
+        assert parts[2] == pytest.approx(parts[0] + parts[1] - constraints, rel=1e-10)
+
 
 @pytest.mark.parametrize(
     ("call", "said"),
@@ -464,3 +480,21 @@ def test_a_measurement_without_a_name_gets_one():
     del workspace["measurements"][0]["name"]
     assert rename(workspace, channels={"control_region": "CR"})["measurements"] == workspace["measurements"]
     assert rename(workspace, measurements={"": "main"}) == example_workspace()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_other_names_in_another_order_are_the_same_likelihood(seed):
+    "Values of single bins, which a staterror of several channels has in the order of their names, go with their bins."
+    workspace = random_workspace(seed)
+    channels = sorted(names_of(workspace)["channel"])
+    new = dict(zip(channels, reversed([f"channel {k}" for k in range(len(channels))])))
+    try:
+        renamed = rename(workspace, channels=new)
+    except InputError as error:
+        assert "bins in another channel" in str(error)  # of a shapefactor, whose first channel must have the most
+        return
+    for entry in workspace["measurements"]:
+        models = [BinnedModel.from_workspace(one, measurement=entry["name"]) for one in (workspace, renamed)]
+        found = [model.log_prob(model.nominal, model.observed) for model in models]
+        torch.testing.assert_close(found[1], found[0], rtol=1e-12, atol=0)
+    assert rename(renamed, channels={value: key for key, value in new.items()}) == workspace
