@@ -130,7 +130,7 @@ def changed_workspace(
         if counts is not None and entry["name"] in counts:  # observations of removed channels stay as they are
             require_finite(counts[entry["name"]], f"observation of {entry['name']}", axis="bin")
             entry["data"] = counts[entry["name"]].tolist()
-    workspace["measurements"].sort(key=lambda entry: entry.get("name", "") != measurement)
+    workspace["measurements"].sort(key=lambda entry: entry["name"] != measurement)
     if poi is not None:
         workspace["measurements"][0]["config"]["poi"] = poi
     return workspace

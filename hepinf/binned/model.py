@@ -9,6 +9,7 @@ __all__ = ['BinnedModel']
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from hepinf.binned.poisson import (
     rows_at_once,
     total_deviance,
 )
-from .predictions import Predictions
+from .predictions import Predictions, negative_yield
 from .processes import Parameter, Process
 from ..core.errors import InputError
 from ..core.tables import Markdown, markdown_table, number
@@ -98,6 +99,7 @@ class MeasuredModel(LogLikelihood):
     observed: Tensor | None = None  # counts of the workspace that it was read from
     poi: str | None = None  # its parameter of interest
     problems: tuple[str, ...] = ()  # what of its workspace is not used
+    origins: Mapping[str, str] = MappingProxyType({})  # who set the bounds of a parameter: "default" or "file"
 
     def deviance(self, theta: Tensor, counts: Tensor, auxdata: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "2 log of the likelihood ratio to exact predictions: counts (*batch,), auxiliary data (*batch, constraints)."
@@ -239,7 +241,10 @@ class BinnedModel(DescribedModel):
         model = cls.__new__(cls)
         DescribedModel.__init__(model, compile_measurement(read, modifier_settings, device))
         model.workspace, model.measurement, model.poi = read.workspace, read.name, read.poi
-        model.problems = read.problems
+        sets = read.parameters.values()
+        model.origins = {name: "file" if entry.own_bounds else "default" for entry in sets for name in entry.names}
         model.modifier_settings = None if modifier_settings is None else dict(modifier_settings)
         model.observed = model.nominal.new_tensor(read.observed)
+        start = negative_yield(model, model.nominal)
+        model.problems = (*read.problems, *([f"at the start {start}"] if start else []))
         return model

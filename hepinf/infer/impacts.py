@@ -7,6 +7,7 @@ __all__ = ['Impacts', 'impacts']
 
 # %% ../../nbs/08_infer/05_impacts.ipynb #imports
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.likelihood import as_likelihood
+from ..core.likelihood import adjusted
 from ..core.results import Result, gather
 from ..core.tables import number
 from .intervals import free_fit, free_position
@@ -67,6 +68,8 @@ def impacts(
     poi: str | None = None,  # None: the model's
     *,
     fit: FitResult | None = None,  # the free fit, if it is done already
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> Impacts:
     """Pre- and post-fit impacts of all parameters on the parameter of interest, for one data set; carries no gradient.
 
@@ -77,7 +80,7 @@ def impacts(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> hi.impacts(model, "mu")
     """
-    likelihood = as_likelihood(likelihood)
+    likelihood = adjusted(likelihood, bounds, fixed)
     poi = getattr(likelihood, "poi", None) if poi is None else poi
     if poi is None:
         raise InputError("poi: this likelihood has no parameter of interest; name one")
@@ -86,9 +89,9 @@ def impacts(
         raise InputError("impacts: one data set at a time")
     target = free_position(fit, poi)
     nuisances = [k for k in (~fit.fixed).nonzero()[:, 0].tolist() if k != target]
-    start, fixed = _moved(fit, nuisances)
+    start, held = _moved(fit, nuisances)
     box = {name: (low, high) for name, (low, high) in zip(fit.names, fit.bounds.tolist()) if low < high}
-    moved = maximise(likelihood.within(box).starting_at(start), fixed=fixed)
+    moved = maximise(likelihood.within(box).starting_at(start), fixed=held)
     shift = moved.theta[..., target] - fit.theta[target]
     nothing = torch.full_like(fit.theta, math.nan)
     width = nothing if fit.constraints is None else fit.constraints[1]
@@ -98,4 +101,4 @@ def impacts(
     order = shift[:, :2].abs().amax(1).nan_to_num(-1.0).argsort(descending=True)
     names = [fit.names[nuisances[i]] for i in order.tolist()]
     ranked = (x[nuisances][order] for x in (pulls, errors))
-    return Impacts(poi, names, *shift[order].unbind(1), *ranked, gather(fit, moved)[:1])
+    return Impacts(poi, names, *shift[order].unbind(1), *ranked, gather(fit, moved.failures))
