@@ -73,8 +73,16 @@ def as_tensor(
             raise InputError(f"{name}: whole numbers are needed, not {values.flatten()[:5].tolist()}")
     return values.to(dtype)
 
+# %% ../../nbs/01_core/12_arrays.ipynb #width
+def require_width(values: Tensor, names: Sequence[str], what: str) -> None:
+    "Refuse a table whose last axis has not one column for each name."
+    if values.shape[-1:] != (len(names),):
+        listed = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        columns = f"{len(names)} column{'s' if len(names) != 1 else ''} ({listed})"
+        raise InputError(f"{what}: {columns} needed, got the shape {tuple(values.shape)}")
+
 # %% ../../nbs/01_core/12_arrays.ipynb #wanted
-_KINDS = {"Float": None, "Int": torch.int64, "Bool": torch.bool, "Tensor": None}
+_KINDS = {"Float": None, "Int": torch.int64, "Bool": torch.bool}
 
 
 class _Wanted(NamedTuple):
@@ -86,12 +94,13 @@ class _Wanted(NamedTuple):
     axes: tuple[tuple[str, ...] | None, ...]  # of each tensor it may be; None: any shape
     others: tuple[Any, ...]  # classes that are taken as they are
     only: bool  # nothing else is taken
+    optional: bool  # but None
 
     def needs_change(self, value: Any) -> bool:
         "Whether a tensor has to be made."
         if isinstance(value, Tensor):
-            return value.is_floating_point() != (self.dtype is None) or value.is_complex()
-        return value is not None and not (self.others and isinstance(value, self.others))
+            return None not in self.axes and (value.is_floating_point() != (self.dtype is None) or value.is_complex())
+        return not (self.optional and value is None or self.others and isinstance(value, self.others))
 
 
 def _wanted(function: Callable) -> Iterator[_Wanted]:
@@ -100,13 +109,14 @@ def _wanted(function: Callable) -> Iterator[_Wanted]:
         note = parameter.annotation
         parts = get_args(note) if not hasattr(note, "array_type") and get_args(note) else (note,)
         tensors = [part for part in parts if part is Tensor or getattr(part, "array_type", None) is Tensor]
+        optional = type(None) in parts or parameter.default is None
         rest = [part for part in parts if part not in tensors and part is not type(None)]
         if tensors and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             kind = "Tensor" if tensors[0] is Tensor else tensors[0].dtype.__name__
             axes = tuple(None if part is Tensor else tuple(part.dim_str.split()) for part in tensors)
             classes = tuple(getattr(part, "__origin__", part) for part in rest)
             others = tuple(part for part in classes if isinstance(part, type))
-            yield _Wanted(parameter.name, position, _KINDS.get(kind), axes, others, not rest)
+            yield _Wanted(parameter.name, position, _KINDS.get(kind), axes, others, not rest, optional)
 
 # %% ../../nbs/01_core/12_arrays.ipynb #shapes
 def _fits(shape: torch.Size, axes: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..core.arrays import takes_arrays
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
@@ -85,6 +86,7 @@ class Standardised(NamedTuple):
     log_det: Float[Tensor, " rows"]  # of the support transform, float64
 
 # %% ../../nbs/06_flows/08_flow.ipynb #units
+@takes_arrays
 class _Units(nn.Module):
     "The units and the support of a flow."
 
@@ -154,6 +156,7 @@ def flow_card(flow: "Flow") -> dict[str, Any]:
     return {"config": flow.config, "dtype": str(flow.dtype)[6:]}
 
 # %% ../../nbs/06_flows/08_flow.ipynb #flow
+@takes_arrays
 class Flow(_Units):
     """Density p(x | context) of `dim` parameters; made by `maf`, `arqs`, `coupling_flow` or `flow_of`.
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..binned.model import BinnedModel
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..core.protocols import Prior
 from ..core.random import Seed, as_generator
@@ -119,6 +120,7 @@ class _Learnt:
         return save_posterior(self.parts, folder)
 
 # %% ../../nbs/12_posterior/13_amortised.ipynb #density
+@takes_arrays
 class _LearntDensity(_Learnt):
     "Log density of the parameters of interest at any counts."
 
@@ -154,6 +156,7 @@ class _LearntDensity(_Learnt):
         return torch.where(inside, value, -math.inf)
 
 # %% ../../nbs/12_posterior/13_amortised.ipynb #samples
+@takes_arrays
 class _LearntSamples(_LearntDensity):
     "Samples of the parameters of interest, and points of greatest density."
 
@@ -186,6 +189,7 @@ class _LearntSamples(_LearntDensity):
 _SIMULATED = 2_000  # data sets that an observation is compared with
 
 
+@takes_arrays
 class _LearntAnswers(_LearntSamples):
     "What is asked of the posterior of one observation."
 

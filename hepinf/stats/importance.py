@@ -16,12 +16,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
 from ..core.results import Estimate
 
 # %% ../../nbs/02_stats/02_importance.ipynb #pareto-fit
+@takes_arrays
 def generalised_pareto(exceedances: Float[Tensor, " events"]) -> tuple[float, float]:
     """Shape k and scale sigma of a generalised Pareto distribution from draws above 0.
 
@@ -57,6 +59,7 @@ def _finite_weights(log_w: Tensor) -> Tensor:
     return log_w
 
 # %% ../../nbs/02_stats/02_importance.ipynb #pareto-k
+@takes_arrays
 def pareto_k(
     log_w: Float[Tensor, " n"],  # log p - log q of draws from q; -inf: weight zero
 ) -> float:
@@ -103,6 +106,7 @@ def _estimate(value: float | Tensor, influence: Tensor, log_w: Tensor) -> Weight
     return WeightedEstimate(float(value), error, int((log_w == -math.inf).sum()), pareto_k(log_w))
 
 # %% ../../nbs/02_stats/02_importance.ipynb #ess
+@takes_arrays
 def importance_ess(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     "Relative effective sample size, 1 for a perfect q."
     w, _ = _scaled(log_w)
@@ -111,6 +115,7 @@ def importance_ess(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     return _estimate(ess, ess * (2 * (w - 1) - (w.square() / second - 1)), log_w)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #evidence
+@takes_arrays
 def log_evidence(
     log_w: Float[Tensor, " n"],  # log p - log q of draws from q; -inf: weight zero
     *,
@@ -129,6 +134,7 @@ def log_evidence(
     return WeightedEstimate(log_mean, float(torch.stack(means).log().std()), estimate.zeros, estimate.khat)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #kl
+@takes_arrays
 def kl_forward(
     log_ratio: Float[Tensor, " n"],  # log p - log q of TRUE events; +inf where q is zero
     log_z: Estimate | float = 0.0,  # log of the integral of p
@@ -151,6 +157,7 @@ def kl_forward(
     return WeightedEstimate(float(log_ratio.mean()) - log_z.value, math.hypot(error, log_z.error), 0, khat)
 
 
+@takes_arrays
 def kl_forward_weighted(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     "KL(p || q) in nats from events of q; p may be unnormalised."
     w, log_mean = _scaled(log_w)
@@ -159,6 +166,7 @@ def kl_forward_weighted(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     return _estimate(value, w * (log_scaled - value - 1), log_w)
 
 
+@takes_arrays
 def kl_reverse(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     "KL(q || p) in nats from events of q; p may be unnormalised. Infinite where a weight is zero."
     w, log_mean = _scaled(log_w)
@@ -167,6 +175,7 @@ def kl_reverse(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     return WeightedEstimate(math.inf, math.inf, estimate.zeros, estimate.khat) if estimate.zeros else estimate
 
 # %% ../../nbs/02_stats/02_importance.ipynb #resample
+@takes_arrays
 def resample(
     log_w: Float[Tensor, " n"],
     events: int | None = None,  # to draw; None: as many as weights
@@ -186,6 +195,7 @@ def resample(
     return index[torch.randperm(events, generator=generator, device=w.device)]
 
 # %% ../../nbs/02_stats/02_importance.ipynb #moments
+@takes_arrays
 def weighted_moments(
     x: Float[Tensor, "n dim"], log_w: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, " dim"], Float[Tensor, "dim dim"]]:
@@ -204,6 +214,7 @@ def _matched(x: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
     return x.double(), _scaled(log_w)[0] / len(x)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #quantiles
+@takes_arrays
 def weighted_quantiles(
     x: Float[Tensor, "n dim"],
     log_w: Float[Tensor, " n"],

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtri
 
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 from ..core.protocols import Prior
@@ -194,6 +195,7 @@ def _groups(priors: Sequence[Prior]) -> dict[type, list[int]]:
     return groups
 
 # %% ../../nbs/02_stats/01_whitening.ipynb #whiten
+@takes_arrays
 class Whitening:
     """The map from standard normal coordinates z to parameters with given priors, differentiable, and its inverse.
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..binned.model import BinnedModel
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import as_generator
@@ -188,6 +189,7 @@ def _placing_events(
 _TRAINING = TrainConfig(epochs=6, batch_size=2000, lr=5e-3, schedule="cosine")
 
 
+@takes_arrays
 @dataclass(eq=False, repr=False)
 class Observable:
     """The optimal observable for some signal strengths, learnt from simulation; used like a classifier.

@@ -14,11 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import index_of, require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #shift
+@takes_arrays
 @dataclass(frozen=True)
 class Shift:
     "All events of a simulation moved by one variation, in the same order; an event that leaves the selection weighs 0."
@@ -112,6 +114,7 @@ def _group_names(processes: Sequence[str], groups: Mapping[str, Sequence[str]]) 
     return [group_of.get(name, name) for name in processes]
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #simulation
+@takes_arrays
 @dataclass(frozen=True)
 class Simulation:
     """Weighted simulated events of several processes, with their systematic variations.

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.errors import InputError
 from ..core.likelihood import LikelihoodBase
@@ -67,6 +68,7 @@ def _one_context(own: Tensor | None, context: Tensor | None) -> Tensor | None:
     return own if context is None else context
 
 
+@takes_arrays
 class _PriorFlow(_NamedFlow):
     "The density of a flow under the prior of its sample, or another one."
 
@@ -85,6 +87,7 @@ class _PriorFlow(_NamedFlow):
         return False
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #views
+@takes_arrays
 class _LearntDensity(_PriorFlow):
     "Draws, the likelihood without its prior, and copies."
 
@@ -126,6 +129,7 @@ class _LearntDensity(_PriorFlow):
         return self._changed(flow=self.flow.to(device), context=context, **tensors)
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #questions
+@takes_arrays
 class _LearntLikelihood(_LearntDensity):
     "What is asked of a learnt likelihood."
 
@@ -160,6 +164,7 @@ class _LearntLikelihood(_LearntDensity):
         return profile_parameter(self, poi, values, draws=draws, seed=seed, method=method)
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #certified
+@takes_arrays
 class _CertifiedLikelihood(_LearntLikelihood):
     "A learnt likelihood with its certificate."
 
@@ -185,6 +190,7 @@ class _CertifiedLikelihood(_LearntLikelihood):
         return certificate
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #class
+@takes_arrays
 class NFLikelihood(_CertifiedLikelihood):
     """Learnt posterior density of named parameters; made by `train`, or by `load`.
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..core.arrays import require_width, takes_arrays
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.checks import require_finite
 from ..core.errors import InputError
@@ -63,10 +64,12 @@ class _FlowEnsemble(nn.Module, ConditionalDensityBase):
         "What the flows are conditioned on."
         if theta is None or not self.formulas:
             return None
+        require_width(theta, self.parameter_names, "theta")
         values = dict(zip(self.parameter_names, theta.double().unbind(-1)))
         return torch.stack([formula(values).expand(theta.shape[:-1]) for formula in self.formulas], -1)
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #log-prob
+@takes_arrays
 class _FlowDensity(_FlowEnsemble):
     "Densities of an ensemble of flows."
 
@@ -105,6 +108,7 @@ def _require_events(n: int) -> None:
         raise InputError(f"n: at least one event, not {n}")
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #sample
+@takes_arrays
 class ConditionalFlow(_FlowDensity):
     """Density p(features | parameters), a mean over `size` flows; made by `train_conditional` or `.load`.
 
@@ -184,6 +188,7 @@ class _Truncated(ConditionalDensityBase):
         return self.density.outside(x) | (x[:, 0] < self.low) | (x[:, 0] > self.high)
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #truncated-density
+@takes_arrays
 class TruncatedDensity(_Truncated):
     "A density given that its first feature lies in [low, high]."
 
@@ -218,16 +223,12 @@ def _checked_events(
 ) -> tuple[Tensor, Tensor | None, int]:
     "Events in the window with their parameters, float64, and how many lie outside. Raises: InputError."
     names, parameters = coordinates.features, coordinates.parameters
-    if x.dim() != 2 or x.shape[1] != len(names):
-        raise InputError(f"x: events with the features {', '.join(names)}, got the shape {tuple(x.shape)}")
+    require_width(x, names, "x")
     require_finite(x, "x")
     if (theta is None) != (not parameters):
         raise InputError(f"theta: {'none' if not parameters else ', '.join(parameters)} expected")
     if theta is not None:
-        if theta.shape != (len(x), len(parameters)):
-            raise InputError(
-                f"theta: ({len(x)}, {len(parameters)}) wanted, a row for each event; got {tuple(theta.shape)}"
-            )
+        require_width(theta, parameters, "theta")
         require_finite(theta, "theta")
     outside = coordinates.outside(x)
     x, theta = x[~outside].double(), None if theta is None else theta[~outside].double()
@@ -261,6 +262,7 @@ _SPLINES = {"transforms": 1, "bins": 12, "tail_bound": 4.0, "hidden": (64, 64), 
 _TRAINING = TrainConfig.for_densities().replace(epochs=12, batch_size=1024, lr=3e-3)
 
 
+@takes_arrays
 def train_conditional(
     x: Float[Tensor, "events features"],  # on the device where the density is to be trained
     theta: Float[Tensor, "events parameters"] | None,  # what each event was simulated with; None: no parameters

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..core.arrays import takes_arrays
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import unknown_name
 from ..core.errors import InputError
@@ -182,6 +183,7 @@ class _Window(_ParametricNetwork):
         return ~((x >= self.low) & (x <= self.high)).all(1)
 
 # %% ../../nbs/10_unbinned/03_parametric.ipynb #class
+@takes_arrays
 class ParametricDensity1D(_Window, ConditionalDensityBase):
     "p(x | parameters) of one feature in a window; trained by `fit_parametric`, or made by `.load`."
 
