@@ -134,15 +134,19 @@ def _require_shape(value: Tensor, wanted: _Wanted, sizes: dict[str, tuple[int, s
     axes = next((axes for axes in wanted.axes if _fits(value.shape, axes)), None)
     if axes is None:
         shape, needed = tuple(value.shape), " or ".join(f"({', '.join(axes)})" for axes in wanted.axes)
-        hint = "; a single column is x[:, None]" if value.dim() == 1 and any(len(a) == 2 for a in wanted.axes) else ""
+        table = value.dim() == 1 and all(len(axes) == 2 for axes in wanted.axes)
+        hint = "; a single column is x[:, None], a single row x[None]" if table else ""
         raise InputError(f"{wanted.name}: the shape {needed} is needed, not {shape}{hint}")
+    if len(wanted.axes) > 1:
+        return
     first = next((k for k, axis in enumerate(axes) if axis.startswith("*") or "..." in axis), len(axes))
     named = [*zip(axes[:first], value.shape), *zip(axes[:first:-1], value.shape[::-1])]
     for axis, size in named:
         if axis.isidentifier() and axis != "_":
             length, other = sizes.setdefault(axis, (size, wanted.name))
             if length != size:
-                raise InputError(f"{wanted.name}: {size} {axis}, but {other} has {length}")
+                unit = axis if len(axis) > 3 else f"in axis '{axis}'"
+                raise InputError(f"{other} has {length} {unit}, {wanted.name} has {size}; they must agree")
 
 # %% ../../nbs/01_core/12_arrays.ipynb #taking
 _HOLDERS = (Tensor, Sequence, int, float)

@@ -9,7 +9,7 @@ __all__ = ['pareto_k', 'WeightedEstimate', 'importance_ess', 'log_evidence', 'kl
 # %% ../../nbs/02_stats/02_importance.ipynb #imports
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -86,11 +86,33 @@ class WeightedEstimate(Estimate):
 
     zeros: int = 0  # events with weight zero
     khat: float | None = None  # tail index of the weights; None: the number does not depend on weights
+    effective: float = math.inf  # events, (sum w)^2 / sum w^2
+    deciding: float = math.inf  # weights on which the error rests, (sum w^2)^2 / sum w^4
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        "Why the number and its error cannot be believed."
+        if self.khat is None:
+            return ()
+        if self.khat == math.inf:
+            return (f"fewer than {_LEAST_DRAWS} weights do not show their tail",)
+        if not self.khat < 0.5:
+            return (f"tail index {self.khat:.2f} of the weights: their variance is infinite (0.5 and above)",)
+        least, found = 10 ** (1 / (1 - max(0.0, self.khat))), []
+        if self.effective < least:
+            found.append(f"the weights are worth {self.effective:.1f} events; their tail needs {least:.0f}")
+        if self.deciding < _DECIDING:
+            found.append(f"the error rests on {self.deciding:.1f} weights far above the others")
+        return tuple(found)
 
     @property
     def trusted(self) -> bool:
-        "The weights have a finite variance."
-        return self.khat is None or self.khat < 0.5
+        "The variance of the weights is finite, there are enough events to see it, and no few weights decide."
+        return not self.problems
+
+
+_LEAST_DRAWS = 25  # of which the largest fifth is a tail
+_DECIDING = 10.0  # weights that make up the error, at least
 
 
 def _scaled(log_w: Tensor) -> tuple[Tensor, float]:
@@ -103,7 +125,10 @@ def _scaled(log_w: Tensor) -> tuple[Tensor, float]:
 def _estimate(value: float | Tensor, influence: Tensor, log_w: Tensor) -> WeightedEstimate:
     "With the error that the influence of each event gives."
     error = float(influence.std()) / math.sqrt(len(influence))
-    return WeightedEstimate(float(value), error, int((log_w == -math.inf).sum()), pareto_k(log_w))
+    w = (log_w.detach().double() - log_w.max()).exp()
+    sums = [float((w**k).sum()) for k in (1, 2, 4)]
+    worth = (sums[0] ** 2 / sums[1], sums[1] ** 2 / sums[2])
+    return WeightedEstimate(float(value), error, int((log_w == -math.inf).sum()), pareto_k(log_w), *worth)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #ess
 @takes_arrays
@@ -131,7 +156,7 @@ def log_evidence(
         raise InputError(f"resamples: at least 2 for a bootstrap, not {resamples}")
     generator = as_generator(seed, w.device)
     means = [w[torch.randint(len(w), w.shape, generator=generator, device=w.device)].mean() for _ in range(resamples)]
-    return WeightedEstimate(log_mean, float(torch.stack(means).log().std()), estimate.zeros, estimate.khat)
+    return replace(estimate, error=float(torch.stack(means).log().std()))
 
 # %% ../../nbs/02_stats/02_importance.ipynb #kl
 @takes_arrays
@@ -149,12 +174,12 @@ def kl_forward(
         where = f"the first is event {bad[0]}" if bad else f"only {len(log_ratio)} events"
         raise InputError(f"log_ratio: {len(bad)} are NaN or -inf (a true event where p is zero); {where}")
     log_z = log_z if isinstance(log_z, Estimate) else Estimate(float(log_z), 0.0)
-    khat = log_z.khat if isinstance(log_z, WeightedEstimate) else None
+    weights = log_z if isinstance(log_z, WeightedEstimate) else WeightedEstimate(log_z.value, log_z.error)
     missed = int((log_ratio == math.inf).sum())
     if missed:
-        return WeightedEstimate(math.inf, math.inf, missed, khat)
-    error = float(log_ratio.std()) / math.sqrt(len(log_ratio))
-    return WeightedEstimate(float(log_ratio.mean()) - log_z.value, math.hypot(error, log_z.error), 0, khat)
+        return replace(weights, value=math.inf, error=math.inf, zeros=missed)
+    error = math.hypot(float(log_ratio.std()) / math.sqrt(len(log_ratio)), log_z.error)
+    return replace(weights, value=float(log_ratio.mean()) - log_z.value, error=error, zeros=0)
 
 
 @takes_arrays
@@ -172,7 +197,7 @@ def kl_reverse(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     w, log_mean = _scaled(log_w)
     log_scaled = log_w.detach().double() - log_mean
     estimate = _estimate(-log_scaled.mean(), w - 1 - log_scaled, log_w)
-    return WeightedEstimate(math.inf, math.inf, estimate.zeros, estimate.khat) if estimate.zeros else estimate
+    return replace(estimate, value=math.inf, error=math.inf) if estimate.zeros else estimate
 
 # %% ../../nbs/02_stats/02_importance.ipynb #resample
 @takes_arrays

@@ -295,7 +295,6 @@ def train_conditional(
         name = "density" if alone else f"density {k}/{len(seeds)}"
         member, loss = _trained_member(v, values, flow or {}, training.replace(checkpoint=own), seed, name)
         density.flows.append(member)
-    density.facts = {
-        "events": len(x), "outside": outside, "epochs": training.epochs, "seeds": list(seeds), "loss": loss
-    }  # fmt: skip
+    density.facts = {"events": len(x), "outside": outside, "epochs": training.epochs}
+    density.facts |= {"seeds": list(seeds), "loss": loss}
     return density
