@@ -8,7 +8,7 @@ __all__ = ['as_tensor', 'takes_arrays']
 # %% ../../nbs/01_core/12_arrays.ipynb #imports
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
@@ -20,13 +20,16 @@ from .errors import InputError
 # %% ../../nbs/01_core/12_arrays.ipynb #numbers
 def _not_numbers(values: Any, array: np.ndarray, name: str) -> InputError:
     "What is wrong with an array that does not hold numbers."
+    if isinstance(values, Mapping):
+        columns = ", ".join(map(str, list(values)[:8]))
+        return InputError(f"{name}: a dictionary with {columns}, not a table; np.stack([...], 1) makes one of columns")
     if array.dtype.names:
         fields = ", ".join(array.dtype.names)
         return InputError(f"{name}: a table with the fields {fields}, not plain numbers; choose columns and stack them")
     if array.ndim and array.dtype.kind in "OUS":
         for place, entry in zip(np.ndindex(array.shape), array.flat):
             if isinstance(entry, str | bytes) or not np.isscalar(entry):
-                where = place[0] if len(place) == 1 else place
+                where, entry = place[0] if len(place) == 1 else place, getattr(entry, "item", lambda e=entry: e)()
                 return InputError(f"{name}: numbers are needed, but element {where} is {entry!r:.60}")
     return InputError(f"{name}: numbers are needed (a tensor, an array or a list), not {values!r:.60}")
 
@@ -47,7 +50,7 @@ def _as_numpy(values: Any, name: str) -> np.ndarray:
     wide = np.float64 if array.dtype.kind == "f" and array.dtype.itemsize > 8 else None
     whole = np.int64 if array.dtype.kind == "u" else None
     array = np.asarray(array, dtype=wide or whole or array.dtype.newbyteorder("="), order="C")
-    return array if array.flags.writeable else array.copy()
+    return array if array.flags.writeable and min(array.strides, default=0) >= 0 else array.copy()
 
 # %% ../../nbs/01_core/12_arrays.ipynb #as-tensor
 def as_tensor(
@@ -145,8 +148,8 @@ def _require_shape(value: Tensor, wanted: _Wanted, sizes: dict[str, tuple[int, s
         if axis.isidentifier() and axis != "_":
             length, other = sizes.setdefault(axis, (size, wanted.name))
             if length != size:
-                unit = axis if len(axis) > 3 else f"in axis '{axis}'"
-                raise InputError(f"{other} has {length} {unit}, {wanted.name} has {size}; they must agree")
+                unit = axis if len(axis) > 3 else f"along '{axis}'"
+                raise InputError(f"{wanted.name} and {other} do not match: {size} and {length} {unit}")
 
 # %% ../../nbs/01_core/12_arrays.ipynb #taking
 _HOLDERS = (Tensor, Sequence, int, float)
@@ -181,12 +184,13 @@ _T = TypeVar("_T")
 def takes_arrays(thing: _T) -> _T:
     """A function that takes arrays and lists wherever its signature says tensor, and shapes as its signature says.
 
-    A class is returned with its constructor and its public methods so changed.
+    A class is returned with its constructor and its public methods so changed, those of its private bases too.
     Raises, when called: InputError for what is no table of numbers, or has other axes.
     """
     if not isinstance(thing, type):
         return _taking(thing)  # type: ignore[arg-type, return-value]
-    for name, member in list(vars(thing).items()):
+    own = [base for base in thing.__mro__ if base is thing or base.__name__.startswith("_")]
+    for name, member in {name: member for base in reversed(own) for name, member in vars(base).items()}.items():
         if not name.startswith("_") or name in ("__init__", "__call__"):
             if isinstance(member, staticmethod | classmethod):
                 setattr(thing, name, type(member)(_taking(member.__func__)))

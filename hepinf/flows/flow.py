@@ -86,7 +86,6 @@ class Standardised(NamedTuple):
     log_det: Float[Tensor, " rows"]  # of the support transform, float64
 
 # %% ../../nbs/06_flows/08_flow.ipynb #units
-@takes_arrays
 class _Units(nn.Module):
     "The units and the support of a flow."
 
@@ -126,11 +125,22 @@ class _Units(nn.Module):
         return None if context is None else ((context.double() - self.context_mean) / self.context_sd).to(self.dtype)
 
 # %% ../../nbs/06_flows/08_flow.ipynb #sample
+def _shape_of_points(n: int, context: Tensor, size: int) -> torch.Size:
+    "Leading shape of n points for one context, for one each, or for several with an axis of 1."
+    if context.dim() < 1 or context.shape[-1] != size:
+        raise InputError(f"context needs the shape (..., {size}), got {tuple(context.shape)}")
+    *leading, rows = context.shape[:-1] or (1,)
+    if rows not in (1, n) and not (n == 1 and rows):
+        each = f"{n} points for each row need the shape {(*leading, rows, 1, size)}"
+        raise InputError(f"context {tuple(context.shape)}: {rows} rows for {n} points, one for each is needed; {each}")
+    return torch.Size((*leading, max(n, rows)))
+
+
 def _sample(flow: "Flow", n: int, context: Tensor | None, seed: Seed) -> Tensor:
     "Normal points, taken back through the layers and into the support."
     if n < 1:
         raise InputError(f"n: at least one point, not {n}")
-    shape = (n,) if context is None else torch.broadcast_shapes((n,), context.shape[:-1])
+    shape = (n,) if context is None else _shape_of_points(n, context, flow.context_size)
     device = flow.support.mean.device
     z = torch.randn(*shape, flow.dim, generator=as_generator(seed, device), dtype=flow.dtype, device=device)
     rows, context, shape = _rows(z, context, flow.dim, flow.context_size)

@@ -120,7 +120,6 @@ class _Learnt:
         return save_posterior(self.parts, folder)
 
 # %% ../../nbs/12_posterior/13_amortised.ipynb #density
-@takes_arrays
 class _LearntDensity(_Learnt):
     "Log density of the parameters of interest at any counts."
 
@@ -156,7 +155,6 @@ class _LearntDensity(_Learnt):
         return torch.where(inside, value, -math.inf)
 
 # %% ../../nbs/12_posterior/13_amortised.ipynb #samples
-@takes_arrays
 class _LearntSamples(_LearntDensity):
     "Samples of the parameters of interest, and points of greatest density."
 
@@ -189,7 +187,6 @@ class _LearntSamples(_LearntDensity):
 _SIMULATED = 2_000  # data sets that an observation is compared with
 
 
-@takes_arrays
 class _LearntAnswers(_LearntSamples):
     "What is asked of the posterior of one observation."
 
@@ -228,6 +225,7 @@ class _LearntAnswers(_LearntSamples):
         return check
 
 # %% ../../nbs/12_posterior/13_amortised.ipynb #class
+@takes_arrays
 class AmortisedPosterior(_LearntAnswers):
     """Learnt posterior of the parameters of interest of a `Joint`, for any counts; made by `.train` or `.load`.
 

@@ -167,7 +167,6 @@ class TruncatedNormal(_Range):
         return (self.mean + self.sd * t).clamp(self.low, self.high)
 
 # %% ../../nbs/02_stats/00_priors.ipynb #lognormal
-@takes_arrays
 class _Positive:
     "What densities of a positive parameter share."
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..core.arrays import takes_arrays
+from ..core.arrays import as_tensor, takes_arrays
 from ..core.errors import InputError
 from ..core.results import Estimate, Result
 from ..core.tables import with_interval
@@ -40,7 +40,7 @@ def median_band(values: Sequence[float] | Float[Tensor, " runs"]) -> Band:
 
     Raises: InputError without runs, or if one is not finite.
     """
-    runs = torch.as_tensor(values, dtype=torch.float64)
+    runs = as_tensor(values, "values", torch.float64)
     if len(runs) == 0 or not bool(torch.isfinite(runs).all()):
         raise InputError(f"need at least one run and only finite values, got {runs.tolist()}")
     return Band(*torch.quantile(runs, torch.tensor([0.5, 0.16, 0.84], dtype=torch.float64)).tolist())

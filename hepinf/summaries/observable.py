@@ -240,6 +240,8 @@ class Observable:
         self.processes, self.nuisances = simulation.processes, simulation.nuisances
         nominal = simulation.events[simulation.weights != 0].float()
         expected = process_yields(matrix)
+        if bool((nominal == nominal[0]).all()):
+            raise InputError("events: every feature has the same value in all events, there is nothing to learn")
         free, constrained = len(self.signals), len(self.nuisances)
         network = RatioNetwork(nominal.cpu(), expected.cpu(), free + constrained, self.hidden, self.seed)
         self.network = network.to(nominal.device, torch.float32)

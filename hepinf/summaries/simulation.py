@@ -68,8 +68,8 @@ def _table(values: Any, where: str) -> Tensor:
     exact, single = table.double(), table.float()
     require_finite(single, f"{where}, in single precision")
     size, spread = exact.abs().amax(0), exact.std(0)
-    step = size * torch.finfo(torch.float32).eps
-    merged = ((spread < _STEPS * step) | (single == single[0]).all(0)) & (spread > 1e-12 * size)
+    lost = (single - exact).square().mean(0).sqrt().maximum(size * torch.finfo(torch.float32).eps / 3.5)
+    merged = (lost > _MAX_ROUNDING * spread) & (spread > 1e-12 * size)
     for k in merged.nonzero()[:1, 0].tolist() if len(table) > 1 else ():
         raise InputError(
             f"{where}: column {k} lies near {float(exact[:, k].mean()):.6g} with a spread of {float(spread[k]):.3g}, "
@@ -78,7 +78,7 @@ def _table(values: Any, where: str) -> Tensor:
     return single
 
 
-_STEPS = 6  # of single precision in a standard deviation, at least: rounding is then below 5 % of it
+_MAX_ROUNDING = 0.05  # of a standard deviation, by single precision
 
 
 def _shift(side: Any, where: str) -> Shift:
@@ -161,6 +161,9 @@ class Simulation:
 
     def __post_init__(self):
         object.__setattr__(self, "processes", as_processes(self.processes, "processes"))
+        pairs = self.weight_variations.items()
+        sides = {name: tuple(as_tensor(side, f"variation {name!r}") for side in pair) for name, pair in pairs}
+        object.__setattr__(self, "weight_variations", sides)
         if self.events.dim() != 2:
             raise InputError(f"events must be a table (events, features), not of shape {tuple(self.events.shape)}")
         if self.features and len(self.features) != self.events.shape[1]:

@@ -68,7 +68,6 @@ def _one_context(own: Tensor | None, context: Tensor | None) -> Tensor | None:
     return own if context is None else context
 
 
-@takes_arrays
 class _PriorFlow(_NamedFlow):
     "The density of a flow under the prior of its sample, or another one."
 
@@ -87,7 +86,6 @@ class _PriorFlow(_NamedFlow):
         return False
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #views
-@takes_arrays
 class _LearntDensity(_PriorFlow):
     "Draws, the likelihood without its prior, and copies."
 
@@ -129,7 +127,6 @@ class _LearntDensity(_PriorFlow):
         return self._changed(flow=self.flow.to(device), context=context, **tensors)
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #questions
-@takes_arrays
 class _LearntLikelihood(_LearntDensity):
     "What is asked of a learnt likelihood."
 
@@ -164,7 +161,6 @@ class _LearntLikelihood(_LearntDensity):
         return profile_parameter(self, poi, values, draws=draws, seed=seed, method=method)
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #certified
-@takes_arrays
 class _CertifiedLikelihood(_LearntLikelihood):
     "A learnt likelihood with its certificate."
 

@@ -23,6 +23,7 @@ from ..core.numerics import norm_cdf
 from ..core.random import Seed, as_generator
 from ..flows.bijections import normal_log_prob
 from ..flows.flow import Flow, arqs, flow_card, restore
+from ..flows.support import require_density
 from ..train.config import TrainConfig
 from ..train.loop import train
 from .coordinates import Coordinates, Expression
@@ -69,7 +70,6 @@ class _FlowEnsemble(nn.Module, ConditionalDensityBase):
         return torch.stack([formula(values).expand(theta.shape[:-1]) for formula in self.formulas], -1)
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #log-prob
-@takes_arrays
 class _FlowDensity(_FlowEnsemble):
     "Densities of an ensemble of flows."
 
@@ -223,17 +223,16 @@ def _checked_events(
 ) -> tuple[Tensor, Tensor | None, int]:
     "Events in the window with their parameters, float64, and how many lie outside. Raises: InputError."
     names, parameters = coordinates.features, coordinates.parameters
-    require_width(x, names, "x")
     require_finite(x, "x")
     if (theta is None) != (not parameters):
         raise InputError(f"theta: {'none' if not parameters else ', '.join(parameters)} expected")
     if theta is not None:
-        require_width(theta, parameters, "theta")
         require_finite(theta, "theta")
     outside = coordinates.outside(x)
     x, theta = x[~outside].double(), None if theta is None else theta[~outside].double()
     if len(x) < least:
         raise InputError(f"{len(x)} of {len(outside)} events lie in the window: too few to learn from")
+    require_density(x, names=names)
     coordinates.require_rising(x, theta)
     return x, theta, int(outside.sum())
 

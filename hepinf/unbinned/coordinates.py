@@ -207,6 +207,7 @@ class Coordinates(_Maps):
 
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:
         "Events that are not strictly inside the window."
+        require_width(x, self.features, "events")
         low, high = torch.tensor(list(self.window.values()), dtype=x.dtype, device=x.device).unbind(1)
         return ~((x > low) & (x < high)).all(1)
 

@@ -127,7 +127,6 @@ class _EventDensities(LikelihoodBase):
             return {name: term.density.log_prob(self.x[rows], None) for name, term in terms if not term.parameter_names}
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #terms
-@takes_arrays
 class _TermDensities(_EventDensities):
     "Log densities at parameters."
 
@@ -148,7 +147,6 @@ class _TermDensities(_EventDensities):
         return torch.cat([self._log_f(theta, part) for part in self._parts])
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #yields-of
-@takes_arrays
 class _EventYields(_TermDensities):
     "Numbers of events of each term."
 
@@ -212,7 +210,6 @@ class Evaluation:
     yields: Float[Tensor, " terms"]
 
 
-@takes_arrays
 class _EventLikelihood(_EventYields):
     "log L and its gradient at a point."
 

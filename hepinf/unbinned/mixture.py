@@ -91,7 +91,6 @@ class _Terms:
         self.yields = _checked_yields(self.terms, yields)
 
 # %% ../../nbs/10_unbinned/05_mixture.ipynb #densities
-@takes_arrays
 class _MixtureDensity(_Terms):
     "Densities of single events."
 
