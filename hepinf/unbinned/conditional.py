@@ -102,10 +102,11 @@ class _FlowDensity(_FlowEnsemble):
         return torch.stack(fractions).mean().log()
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #sample-size
-def _require_events(n: int) -> None:
-    "Refuse less than one event."
-    if n < 1:
-        raise InputError(f"n: at least one event, not {n}")
+def _require_events(n: int, theta: Tensor | None) -> None:
+    "Refuse less than one event, and parameters for another number of events."
+    if n < 1 or (theta is not None and theta.dim() > 1 and theta.shape[:-1] != (n,)):
+        why = "at least one" if n < 1 else f"theta {tuple(theta.shape)} has not one row, nor one for each"
+        raise InputError(f"n: {n} events; {why}")
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #sample
 @takes_arrays
@@ -125,7 +126,7 @@ class ConditionalFlow(_FlowDensity):
         seed: Seed = 0,
     ) -> Float[Tensor, "n features"]:
         "Events drawn from the density, float64, all of them in the window."
-        _require_events(n)
+        _require_events(n, theta)
         context, device = self.context_of(theta), next(self.flows[0].parameters()).device
         generator = as_generator(seed, device)
         member = torch.randint(self.size, (n,), generator=generator, device=device)
