@@ -35,6 +35,7 @@ class Band:
         return with_interval(self.value, self.low, self.high)
 
 
+@takes_arrays
 def median_band(values: Sequence[float] | Float[Tensor, " runs"]) -> Band:
     """Median, 16th and 84th percentile of repeated runs; for a single run all three are its value.
 

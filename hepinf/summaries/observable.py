@@ -205,7 +205,7 @@ class Observable:
     >>> hi.Observable(["signal"], bins=3, training=hi.TrainConfig(epochs=1, progress=False)).fit(x, labels)
     """
 
-    signals: Sequence[str]  # processes whose strengths are measured
+    signals: Any  # processes whose strengths are measured: a list of their names or numbers
     bins: int = 8  # cells of the score (intervals, for one signal)
     _: KW_ONLY
     hidden: Sequence[int] = (64, 64)  # widths of the hidden layers

@@ -252,9 +252,7 @@ def _checked_sample(density: ParametricDensity1D, sample: tuple[Any, Any]) -> tu
     return x, theta
 
 
-def _drawn(
-    density: ParametricDensity1D, simulate: Callable, rows: int, events: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def _drawn(density: _Window, simulate: Callable, rows: int, events: int, seed: int) -> tuple[Tensor, Tensor]:
     "Simulated events (rows, events) of parameters (rows, parameters) that are uniform in the box."
     device = density.centre.device
     generator = torch.Generator(device).manual_seed(seed)
