@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -95,7 +96,7 @@ def _from_normal(u: Tensor, ends: _Ends) -> Tensor:
     return torch.where((ends.a == -math.inf) & (u < far), -FAR_TAIL + (u - far) / log_slope.exp(), t)
 
 # %% ../../nbs/06_flows/04_support.ipynb #bounds
-Bounds = Sequence[float] | Tensor | None  # one for each dimension; -inf or inf for none
+Bounds = Sequence[float] | np.ndarray | Tensor | None  # one for each dimension; -inf or inf for none
 
 
 def _bound(name: str, value: Bounds, dim: int, default: float) -> Tensor:
