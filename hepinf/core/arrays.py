@@ -160,7 +160,7 @@ def _taking(function: Callable) -> Callable:
     wanted = tuple(_wanted(function))
 
     @functools.wraps(function)
-    def taking(*given: Any, **named: Any) -> Any:
+    def _taking_arrays(*given: Any, **named: Any) -> Any:
         args, sizes = list(given), {}
         for one in wanted:
             place, key = (args, one.position) if one.position < len(args) else (named, one.name)
@@ -175,7 +175,7 @@ def _taking(function: Callable) -> Callable:
                 _require_shape(value, one, sizes)
         return function(*args, **named)
 
-    return taking if wanted else function
+    return _taking_arrays if wanted else function
 
 # %% ../../nbs/01_core/12_arrays.ipynb #takes-arrays
 _T = TypeVar("_T")

@@ -185,9 +185,7 @@ class Flow(_Units):
         "Points (*batch, dim), float64, and log-determinants of this direction; without gradient."
         return _from_latent(self, z, context)
 
-    def log_prob(
-        self, x: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
-    ) -> Float[Tensor, "*batch"]:
+    def log_prob(self, x: Float[Tensor, "*#batch dim"], context: Tensor | None = None) -> Float[Tensor, "*#batch"]:
         "Logarithm of the density, float64; -inf outside the support."
         z, log_det = self.to_latent(x, context)
         return normal_log_prob(z.double(), log_det)

@@ -172,6 +172,10 @@ class _EventYields(_TermDensities):
         "Yields at these parameters, of the window."
         return dict(zip(self.mixture.terms, self._yields(self.log_densities(theta.double())).tolist()))
 
+# %% ../../nbs/10_unbinned/04_likelihood.ipynb #errors
+class _YieldErrors(_EventYields):
+    "Errors of the numbers of events, and the slopes of single events."
+
     @torch.no_grad()
     def yield_errors(self, theta: Float[Tensor, " parameters"]) -> dict[str, float]:
         "Their standard errors at fixed parameters; 0 where they are fixed."
@@ -210,7 +214,7 @@ class Evaluation:
     yields: Float[Tensor, " terms"]
 
 
-class _EventLikelihood(_EventYields):
+class _EventLikelihood(_YieldErrors):
     "log L and its gradient at a point."
 
     def evaluate(self, theta: Float[Tensor, " parameters"], gradient: bool = True) -> Evaluation:
@@ -234,25 +238,9 @@ class _EventLikelihood(_EventYields):
                 slope += torch.autograd.grad(self._log_f(point, part), point, share[part[0]])[0]
         return Evaluation(value, slope, n)
 
-# %% ../../nbs/10_unbinned/04_likelihood.ipynb #likelihood
-@takes_arrays
-class UnbinnedLikelihood(_EventLikelihood):
-    """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at(x)`.
-
-    Weights are factors of single events: log L is multiplied by sum w / sum w^2, errors follow from the squares of the
-    weights. With `counts` a row stands for so many events.
-    >>> from hepinf.problems.bump import Exponential
-    >>> data = hi.Mixture({"background": Exponential()}).at(hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0)
-    >>> hi.fit(data)["tau"]
-    """
-
-    def value_and_gradient(
-        self, theta: Float[Tensor, "*batch parameters"]
-    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch parameters"]]:
-        "log L and its gradient at one point, or at each of a batch."
-        points = [self.evaluate(point) for point in theta.reshape(-1, theta.shape[-1]).unbind()]
-        value, gradient = torch.stack([p.value for p in points]), torch.stack([p.gradient for p in points])
-        return value.reshape(theta.shape[:-1]), gradient.reshape(theta.shape)
+# %% ../../nbs/10_unbinned/04_likelihood.ipynb #differentiable
+class _Differentiable(_EventLikelihood):
+    "log L with its derivatives."
 
     def log_prob(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch"]:
         "log L, differentiable twice in theta."
@@ -274,6 +262,26 @@ class UnbinnedLikelihood(_EventLikelihood):
         return replace(
             local, curvature=torch.stack([godambe(j, self.scores(t).theta[:, free], self.weights) for t, j in parts])
         )
+
+# %% ../../nbs/10_unbinned/04_likelihood.ipynb #likelihood
+@takes_arrays
+class UnbinnedLikelihood(_Differentiable):
+    """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at(x)`.
+
+    Weights are factors of single events: log L is multiplied by sum w / sum w^2, errors follow from the squares of the
+    weights. With `counts` a row stands for so many events.
+    >>> from hepinf.problems.bump import Exponential
+    >>> data = hi.Mixture({"background": Exponential()}).at(hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0)
+    >>> hi.fit(data)["tau"]
+    """
+
+    def value_and_gradient(
+        self, theta: Float[Tensor, "*batch parameters"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch parameters"]]:
+        "log L and its gradient at one point, or at each of a batch."
+        points = [self.evaluate(point) for point in theta.reshape(-1, theta.shape[-1]).unbind()]
+        value, gradient = torch.stack([p.value for p in points]), torch.stack([p.gradient for p in points])
+        return value.reshape(theta.shape[:-1]), gradient.reshape(theta.shape)
 
     def __repr__(self) -> str:
         return f"UnbinnedLikelihood of {', '.join(self.names)}; {self.note or f'{len(self.x)} events'}"

@@ -17,12 +17,7 @@ from ...core.errors import InputError
 from .detector import PROCESSES
 from .objects import SCHEMA, Objects, Selection
 
-# %% ../../../nbs/14_problems/16_htautau_files.ipynb #open
-def column_names(path: str | Path, tree: str | None = None) -> list[str]:
-    "Names of the columns of a parquet file or of a tree; ValueError if the file or the tree cannot be read."
-    return _opened(Path(path), tree, lambda source: list(source.keys()), lambda file: file.schema_arrow.names)
-
-
+# %% ../../../nbs/14_problems/16_htautau_files.ipynb #tree
 _TREES = ("TTree", "ROOT::RNTuple")
 
 
@@ -40,6 +35,11 @@ def _tree_name(keys: Sequence[str], tree: str | None) -> str:
     if cycle and cycle not in cycles[name]:
         raise InputError(f"tree '{name}' has no cycle {cycle}; there are {', '.join(sorted(cycles[name]))}")
     return f"{name};{cycle}" if cycle else name
+
+# %% ../../../nbs/14_problems/16_htautau_files.ipynb #open
+def column_names(path: str | Path, tree: str | None = None) -> list[str]:
+    "Names of the columns of a parquet file or of a tree; ValueError if the file or the tree cannot be read."
+    return _opened(Path(path), tree, lambda source: list(source.keys()), lambda file: file.schema_arrow.names)
 
 
 def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
