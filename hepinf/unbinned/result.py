@@ -60,8 +60,8 @@ class ScanResult(Result):
     edm: float  # estimated distance to the maximum in log L
     evaluations: dict[str, int]  # of each stage, in numbers of evaluations of a likelihood
     path: list[list[float]] = field(repr=False)  # accepted and tried points of the fit to all events
-    problems: tuple[str, ...] = ()
     weights: str = ""  # how the weights of the events were read; empty: there are none
+    problems: tuple[str, ...] = ()
 
     @property
     def error(self) -> Float[Tensor, " parameters"]:

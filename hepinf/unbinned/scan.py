@@ -243,7 +243,7 @@ def _answer(search: _Search, best: _Maximum) -> ScanResult:
     yields = dict(zip(likelihood.mixture.terms, best.at.yields.tolist()))
     return ScanResult(
         likelihood.names, best.theta, covariance, float(best.at.value), yields, errors, best.edm, counts,
-        search.whole.points, _problems(search, best), likelihood.note,
+        search.whole.points, likelihood.note, _problems(search, best),
     )  # fmt: skip
 
 # %% ../../nbs/10_unbinned/07_scan.ipynb #scan

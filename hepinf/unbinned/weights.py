@@ -34,7 +34,8 @@ def checked_weights(weights: Tensor | None, x: Float[Tensor, "events features"],
 
 def effective_events(weights: Float[Tensor, " events"]) -> float:
     "Number of events without weights that would know as much, (sum w)^2 / sum w^2."
-    return float(weights.sum() ** 2 / weights.square().sum())
+    shares = weights.double() / weights.abs().max()  # the squares of large and small ones leave the range
+    return float(shares.sum() ** 2 / shares.square().sum())
 
 
 def weights_as_words(weights: Float[Tensor, " events"], counts: bool) -> str:
