@@ -20,15 +20,7 @@ from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.expansion import Exact
 from ..core.likelihood import LikelihoodBase
-from hepinf.unbinned.weights import (
-    Scores,
-    checked_weights,
-    effective_events,
-    event_scores,
-    godambe,
-    sandwich,
-    weights_as_words,
-)
+from .weights import Scores, as_words, checked_weights, effective_events, event_scores, godambe, sandwich
 
 if TYPE_CHECKING:
     from hepinf.unbinned.mixture import Mixture
@@ -117,7 +109,7 @@ class _EventDensities(LikelihoodBase):
     ):
         self.counts = counts or weights is None
         self.x, self.weights, self.outside = _checked_data(mixture, x, weights, self.counts)
-        self.note = "" if weights is None else weights_as_words(self.weights, counts)
+        self.note = "" if weights is None else as_words(self.weights, counts)
         self.scale = 1.0 if self.counts else effective_events(self.weights) / float(self.weights.sum())
         self.mixture, self.names, device = mixture, list(mixture.parameter_names), x.device
         bounds = [mixture.box[name] for name in self.names]

@@ -38,7 +38,7 @@ def effective_events(weights: Float[Tensor, " events"]) -> float:
     return float(shares.sum() ** 2 / shares.square().sum())
 
 
-def weights_as_words(weights: Float[Tensor, " events"], counts: bool) -> str:
+def as_words(weights: Float[Tensor, " events"], counts: bool) -> str:
     "How weights have been read, and what follows for the errors."
     if counts:
         return f"{len(weights)} rows that stand for {float(weights.sum()):.6g} events: errors as for so many events"
