@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.expressions import Expression
@@ -58,6 +59,7 @@ def as_template(where: str, values: Any) -> Tensor:
         raise InputError(f"{where}: expected events of each bin are needed, not {values!r:.60}") from None
 
 # %% ../../nbs/07_binned/07_processes.ipynb #variation
+@takes_arrays
 @dataclass(frozen=True)
 class Variation:
     """Templates of one process with one parameter at its nominal value minus and plus a step (in the parameter's unit).
@@ -76,6 +78,7 @@ class Variation:
             object.__setattr__(self, side, as_template(f"variation, {side}", getattr(self, side)))
 
 
+@takes_arrays
 @dataclass(frozen=True)
 class Process:
     """Expected events per bin at the nominal point, the parameters or formulas that scale them, and their shapes.

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .arrays import as_tensor, require_width, takes_arrays
 from .checks import index_of, require_finite
 from .errors import InputError
 from .expansion import Exact, GaussNewton
@@ -75,7 +76,9 @@ class _Adjustable:
 
     def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> "LikelihoodBase":
         "The same with another start."
-        return self._changed(start=torch.as_tensor(start, dtype=torch.float64, device=self.start.device))
+        start = as_tensor(start, "start", torch.float64).to(self.start.device)
+        require_width(start, self.names, "start")
+        return self._changed(start=start)
 
     def within(self, bounds: Mapping[str, tuple[float, float]]) -> "LikelihoodBase":
         "The same with other bounds of the named parameters."
@@ -162,12 +165,13 @@ def _box(names: Sequence[str], bounds: Any, device: torch.device) -> Tensor:
     box = torch.tensor([[-math.inf, math.inf]] * len(names), dtype=torch.float64, device=device)
     if isinstance(bounds, Mapping):
         return replaced_bounds(box, names, bounds)
-    given = box if bounds is None else torch.as_tensor(bounds).to(box)
+    given = box if bounds is None else as_tensor(bounds, "bounds").to(box)
     if given.shape != box.shape:
         raise InputError(f"bounds: one pair for each of {len(names)} parameters, got {tuple(given.shape)}")
     return given
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #callable
+@takes_arrays
 class CallableLikelihood(LikelihoodBase):
     "The likelihood of a torch function theta (*batch, parameters) -> log L (*batch,) with independent rows."
 
@@ -216,6 +220,7 @@ def _at_observed_data(source: Any, bind: Callable) -> Any:
         raise InputError(f"a {type(source).__name__} has no data of its own: pass it with them, .at(counts)") from None
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #as-likelihood
+@takes_arrays
 def as_likelihood(
     source: Any,  # a Likelihood, a LogDensity, a model with observed data (`at()`), or a function of theta
     start: Float[Tensor, "*batch parameters"] | None = None,  # needed for a function

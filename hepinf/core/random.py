@@ -6,6 +6,8 @@
 __all__ = ['Seed', 'as_generator', 'spawn']
 
 # %% ../../nbs/01_core/02_random.ipynb #imports
+from numbers import Integral
+
 import torch
 
 from .errors import InputError
@@ -26,9 +28,9 @@ def as_generator(
         if device is not None and seed.device.type != torch.device(device).type:
             raise InputError(f"seed: a generator on {seed.device} cannot draw numbers on {device}")
         return seed
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise InputError(f"seed: a whole number or a torch.Generator is needed, not {seed!r}")
-    return torch.Generator("cpu" if device is None else device).manual_seed(seed)
+    return torch.Generator("cpu" if device is None else device).manual_seed(int(seed))
 
 # %% ../../nbs/01_core/02_random.ipynb #spawn
 def spawn(

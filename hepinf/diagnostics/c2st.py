@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.results import Estimate, Result
@@ -150,6 +151,7 @@ def _trained(
     return network
 
 # %% ../../nbs/05_diagnostics/02_c2st.ipynb #c2st
+@takes_arrays
 def c2st(
     x: Float[Tensor, "n dim"],  # true events
     y: Float[Tensor, "m dim"],  # events to judge

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.numerics import ks_uniform
@@ -22,6 +23,7 @@ from ..core.results import Result
 from ..core.tables import number
 
 # %% ../../nbs/05_diagnostics/03_calibration.ipynb #ranks
+@takes_arrays
 def sbc_ranks(
     truth: Float[Tensor, "sets dim"],
     samples: Float[Tensor, "sets samples dim"],
@@ -86,6 +88,7 @@ class Calibration(Result):
         ]
 
 
+@takes_arrays
 def calibration_curve(
     r: Float[Tensor, "sets dim"],  # ranks
     *,
@@ -144,6 +147,7 @@ class SBCTest(Result):
     problems: tuple[str, ...] = ()
 
 # %% ../../nbs/05_diagnostics/03_calibration.ipynb #uniform
+@takes_arrays
 def sbc_test(r: Float[Tensor, "sets dim"]) -> SBCTest:
     "Are the ranks of each parameter uniform, and those of all? A problem if that has a p-value below 0.001."
     _, each = ks_uniform(r.T)
@@ -153,6 +157,7 @@ def sbc_test(r: Float[Tensor, "sets dim"]) -> SBCTest:
     return SBCTest(each, p, problems)
 
 # %% ../../nbs/05_diagnostics/03_calibration.ipynb #joint
+@takes_arrays
 def density_ranks(
     log_q_truth: Float[Tensor, " sets"],  # learnt log density at the truth
     log_q_samples: Float[Tensor, "sets samples"],
@@ -163,6 +168,7 @@ def density_ranks(
     return sbc_ranks(-log_q_truth[:, None], -log_q_samples[..., None], seed=seed)
 
 
+@takes_arrays
 def tarp_ranks(
     truth: Float[Tensor, "sets dim"],
     samples: Float[Tensor, "sets samples dim"],
@@ -180,6 +186,7 @@ def tarp_ranks(
     return sbc_ranks(to_truth[:, None], to_samples[..., None], seed=seed)
 
 # %% ../../nbs/05_diagnostics/03_calibration.ipynb #contraction
+@takes_arrays
 def contraction(
     truth: Float[Tensor, "sets dim"], samples: Float[Tensor, "sets samples dim"]
 ) -> tuple[Float[Tensor, " dim"], Float[Tensor, "sets dim"]]:

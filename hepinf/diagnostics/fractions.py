@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.results import Result
@@ -28,6 +29,7 @@ def _fraction(inside: Tensor) -> tuple[Tensor, Tensor]:
     return k / n, (p * (1 - p) / n).sqrt()
 
 # %% ../../nbs/05_diagnostics/05_fractions.ipynb #fraction-outside
+@takes_arrays
 def fraction_outside(
     x: Float[Tensor, "n dim"],
     support: Float[Tensor, "dim 2"] | Sequence[Sequence[float | None]],  # lower and upper bound; None or inf: free
@@ -79,6 +81,7 @@ class ModeFractions(Result):
         return [["mode", "x", "y"], *body]
 
 # %% ../../nbs/05_diagnostics/05_fractions.ipynb #fractions
+@takes_arrays
 def mode_fractions(
     x: Float[Tensor, "n dim"],  # true sample
     y: Float[Tensor, "m dim"],

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from .two_sample import PerDimension, batch_errors, median_of_parts, paired, sorted_columns
@@ -33,6 +34,7 @@ def _shortest(ordered: Tensor, level: float) -> Tensor:
     return torch.stack([ordered.gather(1, start[:, None]), ordered.gather(1, start[:, None] + k - 1)], 1)[..., 0]
 
 # %% ../../nbs/05_diagnostics/01_hpd.ipynb #hpdi-interval
+@takes_arrays
 def hpdi(
     x: Float[Tensor, "n dim"],
     level: float,  # share of the sample inside
@@ -104,6 +106,7 @@ def _modes(ordered: Tensor, levels: Sequence[float]) -> list[list[Tensor]]:
     return result
 
 # %% ../../nbs/05_diagnostics/01_hpd.ipynb #modes-of-sample
+@takes_arrays
 def hpdi_modes(
     x: Float[Tensor, "n dim"],
     level: float,  # share of the sample inside all intervals together
@@ -133,6 +136,7 @@ def _paired(true: Tensor, other: Tensor) -> Tensor:
     return _relative(true.flatten(), other.flatten())
 
 # %% ../../nbs/05_diagnostics/01_hpd.ipynb #hpdi-error
+@takes_arrays
 def hpdi_error(
     x: Float[Tensor, "n dim"],  # true sample
     y: Float[Tensor, "m dim"],

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.numerics import ks_uniform
@@ -61,6 +62,7 @@ class LatentNormality(Result):
         ]
 
 
+@takes_arrays
 def latent_normality(z: Float[Tensor, "n dim"]) -> LatentNormality:
     """Joint test that latent images of true events are standard normal; p-values are asymptotic in n >> dim.
 

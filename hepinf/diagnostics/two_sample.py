@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -102,6 +103,7 @@ def _ks_p(steps: Tensor, n: int, m: int) -> Tensor:
 _CHUNK_NUMBERS = 2**21  # numbers handled at once: they stay in the cache
 
 
+@takes_arrays
 def ks(
     x: Float[Tensor, "n dim"],  # true sample
     y: Float[Tensor, "m dim"],  # sample to judge
@@ -158,6 +160,7 @@ def _w1(x: Tensor, y: Tensor) -> Tensor:
     return ((a[:, middle // m] - b[:, middle // n]).abs() * (width / (n * m))).sum(-1)
 
 # %% ../../nbs/05_diagnostics/00_two_sample.ipynb #wasserstein-distance
+@takes_arrays
 def wasserstein(
     x: Float[Tensor, "n dim"],
     y: Float[Tensor, "m dim"],
@@ -187,6 +190,7 @@ def _correlation(x: Tensor, name: str, names: Sequence[str] | None) -> Tensor:
     return unit.T @ unit
 
 # %% ../../nbs/05_diagnostics/00_two_sample.ipynb #correlation-distance
+@takes_arrays
 def correlation_distance(
     x: Float[Tensor, "n dim"],
     y: Float[Tensor, "m dim"],
@@ -213,6 +217,7 @@ def correlation_distance(
     return PerDimension(float(total(each)), float(error), each, each_error)
 
 # %% ../../nbs/05_diagnostics/00_two_sample.ipynb #sliced
+@takes_arrays
 def sliced_wasserstein(
     x: Float[Tensor, "n dim"],  # true sample; its standard deviations are the units
     y: Float[Tensor, "m dim"],

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..core.arrays import takes_arrays
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
@@ -124,11 +125,22 @@ class _Units(nn.Module):
         return None if context is None else ((context.double() - self.context_mean) / self.context_sd).to(self.dtype)
 
 # %% ../../nbs/06_flows/08_flow.ipynb #sample
+def _shape_of_points(n: int, context: Tensor, size: int) -> torch.Size:
+    "Leading shape of n points for one context, for one each, or for several with an axis of 1."
+    if context.dim() < 1 or context.shape[-1] != size:
+        raise InputError(f"context needs the shape (..., {size}), got {tuple(context.shape)}")
+    *leading, rows = context.shape[:-1] or (1,)
+    if rows not in (1, n) and not (n == 1 and rows):
+        each = f"{n} points for each row need the shape {(*leading, rows, 1, size)}"
+        raise InputError(f"context {tuple(context.shape)}: {rows} rows for {n} points, one for each is needed; {each}")
+    return torch.Size((*leading, max(n, rows)))
+
+
 def _sample(flow: "Flow", n: int, context: Tensor | None, seed: Seed) -> Tensor:
     "Normal points, taken back through the layers and into the support."
     if n < 1:
         raise InputError(f"n: at least one point, not {n}")
-    shape = (n,) if context is None else torch.broadcast_shapes((n,), context.shape[:-1])
+    shape = (n,) if context is None else _shape_of_points(n, context, flow.context_size)
     device = flow.support.mean.device
     z = torch.randn(*shape, flow.dim, generator=as_generator(seed, device), dtype=flow.dtype, device=device)
     rows, context, shape = _rows(z, context, flow.dim, flow.context_size)
@@ -154,6 +166,7 @@ def flow_card(flow: "Flow") -> dict[str, Any]:
     return {"config": flow.config, "dtype": str(flow.dtype)[6:]}
 
 # %% ../../nbs/06_flows/08_flow.ipynb #flow
+@takes_arrays
 class Flow(_Units):
     """Density p(x | context) of `dim` parameters; made by `maf`, `arqs`, `coupling_flow` or `flow_of`.
 
@@ -172,9 +185,7 @@ class Flow(_Units):
         "Points (*batch, dim), float64, and log-determinants of this direction; without gradient."
         return _from_latent(self, z, context)
 
-    def log_prob(
-        self, x: Float[Tensor, "*batch dim"], context: Float[Tensor, "*#batch context"] | None = None
-    ) -> Float[Tensor, "*batch"]:
+    def log_prob(self, x: Float[Tensor, "*#batch dim"], context: Tensor | None = None) -> Float[Tensor, "*#batch"]:
         "Logarithm of the density, float64; -inf outside the support."
         z, log_det = self.to_latent(x, context)
         return normal_log_prob(z.double(), log_det)

@@ -7,14 +7,16 @@ __all__ = ['SupportTransform']
 
 # %% ../../nbs/06_flows/04_support.ipynb #imports
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.special import ndtri
 
+from ..core.arrays import as_tensor
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 
@@ -94,12 +96,12 @@ def _from_normal(u: Tensor, ends: _Ends) -> Tensor:
     return torch.where((ends.a == -math.inf) & (u < far), -FAR_TAIL + (u - far) / log_slope.exp(), t)
 
 # %% ../../nbs/06_flows/04_support.ipynb #bounds
-Bounds = Sequence[float] | Tensor | None  # one for each dimension; -inf or inf for none
+Bounds = Sequence[float] | np.ndarray | Tensor | None  # one for each dimension; -inf or inf for none
 
 
 def _bound(name: str, value: Bounds, dim: int, default: float) -> Tensor:
     "One side of the support, float64."
-    bound = torch.full((dim,), default) if value is None else torch.as_tensor(value, dtype=torch.float64).detach()
+    bound = torch.full((dim,), default) if value is None else as_tensor(value, name, torch.float64).detach()
     if bound.shape != (dim,):
         raise InputError(f"{name}: one bound for each of {dim} dimensions, got the shape {tuple(bound.shape)}")
     return bound.double().cpu().clone()
@@ -121,12 +123,55 @@ def _support(dim: int, lower: Bounds, upper: Bounds) -> dict[str, Tensor]:
         "sd": torch.ones(dim, dtype=torch.float64),
     }
 
+# %% ../../nbs/06_flows/04_support.ipynb #ties
+def _require_no_ties(rows: Tensor, named: Callable[[int], str]) -> None:
+    "Refuse columns that are linear functions of each other."
+    if len(rows) <= 2 * rows.shape[1] or rows.shape[1] < 2:
+        return
+    z = (rows - rows.mean(0)) / rows.std(0)
+    widths, directions = torch.linalg.eigh(z.T @ z / len(z))
+    if float(widths[0]) < _MIN_WIDTH**2:
+        part = directions[:, 0].abs()
+        tied = " and ".join(named(k) for k in (part > 0.05 * part.max()).nonzero()[:8, 0].tolist())
+        raise InputError(f"{tied} are linear functions of each other in every row: drop one of them")
+
+
+_MIN_WIDTH = 1e-6  # of the sample in any direction, in standard deviations: copies in single precision lie below
+
+# %% ../../nbs/06_flows/04_support.ipynb #density
+def require_density(
+    x: Float[Tensor, "rows dim"], lower: Tensor | None = None, upper: Tensor | None = None, names: Sequence[str] = ()
+) -> None:
+    "Refuse a sample that no density describes: a constant or repeated column, or points piled up on one value."
+
+    def named(k: int) -> str:
+        return f"'{names[k]}'" if names else f"dimension {k}"
+
+    rows = x[:: max(1, len(x) // _LOOKED_AT)].detach().double()
+    sd = x.detach().double().std(0)
+    for k in (~(sd > 0)).nonzero()[:1, 0].tolist():
+        raise InputError(f"{named(k)} has the same value in every row, {float(x[0, k])}: it has no density")
+    for k, column in enumerate(rows.unbind(1) if len(rows) >= 100 else ()):
+        values, counts = column.unique(return_counts=True)
+        share, value = float(counts.max()) / len(rows), float(values[counts.argmax()])
+        if share > _MAX_SHARE:
+            edge = any(side is not None and value == float(side[k]) for side in (lower, upper))
+            where = f"{value:.6g}{', the edge of its support' if edge else ''}"
+            raise InputError(
+                f"{named(k)}: {share:.0%} of the rows pile up on exactly {where}; no density describes that: leave "
+                "them out and count them apart, or spread whole numbers by uniform noise"
+            )
+    _require_no_ties(rows, named)
+
+
+_LOOKED_AT = 10_000  # rows
+_MAX_SHARE = 0.05  # of the rows on one value
+
 # %% ../../nbs/06_flows/04_support.ipynb #fit
 def _fit_columns(x: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     "Locations and widths of the columns of a sample: of a truncated normal where there is a bound."
+    require_density(x, lower, upper)
     location, width = x.mean(0), x.std(0)
-    for k in (~(width > 0)).nonzero()[:, 0].tolist():
-        raise InputError(f"dimension {k} has the same value in every row, {float(x[0, k])}: it has no density")
     for k in (lower.isfinite() | upper.isfinite()).nonzero()[:, 0].tolist():
         location[k], width[k] = _fit_truncated_normal(x[:, k], float(lower[k]), float(upper[k]))
     return location, width

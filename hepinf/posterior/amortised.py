@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..binned.model import BinnedModel
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..core.protocols import Prior
 from ..core.random import Seed, as_generator
@@ -224,6 +225,7 @@ class _LearntAnswers(_LearntSamples):
         return check
 
 # %% ../../nbs/12_posterior/13_amortised.ipynb #class
+@takes_arrays
 class AmortisedPosterior(_LearntAnswers):
     """Learnt posterior of the parameters of interest of a `Joint`, for any counts; made by `.train` or `.load`.
 

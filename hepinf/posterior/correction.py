@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import index_of
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -211,6 +212,7 @@ def _sampled(target: _Target, seed: int, draws: int) -> tuple[Tensor, tuple[str,
     return chains.flat()[:, target.joint.n_nuisances :], chains.problems
 
 # %% ../../nbs/12_posterior/10_correction.ipynb #correct
+@takes_arrays
 def correct(
     joint: Joint,
     counts: Float[Tensor, " bins"],

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.likelihood import LikelihoodBase, autograd_gradient
 from ..core.protocols import Prior
 
@@ -132,6 +133,7 @@ class WhitenedDensity(_BoundDensity):
 _START_STEPS = 8  # Newton steps from the centre of the priors
 
 
+@takes_arrays
 class PosteriorDensity(_BoundDensity):
     "Posterior density of the floating parameters of a joint density, in their own units; made by `Joint.at(x)`."
 

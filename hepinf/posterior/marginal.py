@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.random import Seed, as_generator
 from .density import find_modes
 from .joint import Joint
@@ -71,6 +72,7 @@ def _mirrored_pair(
     return pair
 
 # %% ../../nbs/12_posterior/09_marginal.ipynb #marginal
+@takes_arrays
 def log_marginal(
     joint: Joint,
     counts: Float[Tensor, " bins"],

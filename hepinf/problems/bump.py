@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.random import Seed, as_generator
 from ..unbinned.density import ConditionalDensityBase
 
@@ -50,6 +51,7 @@ class _Exact(ConditionalDensityBase):
         return self.simulate(theta[None], n, seed).T
 
 # %% ../../nbs/14_problems/04_bump.ipynb #breit-wigner
+@takes_arrays
 class BreitWigner(_Exact):
     "The signal: a Breit-Wigner density of `M_pole` and the full width `Gamma`, both in GeV, in the window."
 
@@ -77,6 +79,7 @@ class BreitWigner(_Exact):
         return (theta[:, :1] + theta[:, 1:] / 2 * torch.tan(low + u * (high - low))).clamp(*WINDOW)
 
 # %% ../../nbs/14_problems/04_bump.ipynb #exponential
+@takes_arrays
 class Exponential(_Exact):
     "The background: an exponential of the decay length `tau`, in GeV, in the window."
 
@@ -99,6 +102,7 @@ class Exponential(_Exact):
         return (WINDOW[0] - theta * torch.log1p(-u * span)).clamp(*WINDOW)
 
 # %% ../../nbs/14_problems/04_bump.ipynb #data
+@takes_arrays
 def pseudo_data(
     theta: Float[Tensor, " 3"],  # (M_pole, Gamma, tau), GeV
     seed: Seed = 0,

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.special import ndtri
 
+from ..core.arrays import takes_arrays
 from ..core.checks import index_of
 from ..core.errors import InputError
 from ..core.results import Result, gather
@@ -33,6 +34,7 @@ def _normal_scores(x: Tensor) -> Tensor:
     return ndtri((rank - 0.375) / (x.numel() + 0.25))
 
 
+@takes_arrays
 def rhat(x: Float[Tensor, "draws chains"]) -> float:
     """Rank-normalised split R-hat of one parameter; 1 for converged chains, NaN if it is constant.
 
@@ -62,6 +64,7 @@ def _effective(x: Tensor) -> float:
     return n * chains / max(float(tau), 1 / math.log10(n * chains)) if bool(torch.isfinite(tau)) else math.nan
 
 
+@takes_arrays
 def ess(x: Float[Tensor, "draws chains"]) -> float:
     """Effective sample size of one parameter in the bulk of its distribution; NaN if it is constant.
 
@@ -70,6 +73,7 @@ def ess(x: Float[Tensor, "draws chains"]) -> float:
     return _effective(_normal_scores(_split(x)))
 
 
+@takes_arrays
 def ess_tail(x: Float[Tensor, "draws chains"]) -> float:
     "Effective sample size for the 5 % and 95 % quantiles, the smaller of the two; NaN if it is constant."
     x, sizes = _split(x), []

@@ -9,19 +9,21 @@ __all__ = ['pareto_k', 'WeightedEstimate', 'importance_ess', 'log_evidence', 'kl
 # %% ../../nbs/02_stats/02_importance.ipynb #imports
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
 from ..core.results import Estimate
 
 # %% ../../nbs/02_stats/02_importance.ipynb #pareto-fit
+@takes_arrays
 def generalised_pareto(exceedances: Float[Tensor, " events"]) -> tuple[float, float]:
     """Shape k and scale sigma of a generalised Pareto distribution from draws above 0.
 
@@ -57,6 +59,7 @@ def _finite_weights(log_w: Tensor) -> Tensor:
     return log_w
 
 # %% ../../nbs/02_stats/02_importance.ipynb #pareto-k
+@takes_arrays
 def pareto_k(
     log_w: Float[Tensor, " n"],  # log p - log q of draws from q; -inf: weight zero
 ) -> float:
@@ -83,11 +86,33 @@ class WeightedEstimate(Estimate):
 
     zeros: int = 0  # events with weight zero
     khat: float | None = None  # tail index of the weights; None: the number does not depend on weights
+    effective: float = math.inf  # events, (sum w)^2 / sum w^2
+    deciding: float = math.inf  # weights on which the error rests, (sum w^2)^2 / sum w^4
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        "Why the number and its error cannot be believed."
+        if self.khat is None:
+            return ()
+        if self.khat == math.inf:
+            return (f"fewer than {_LEAST_DRAWS} weights do not show their tail",)
+        if not self.khat < 0.5:
+            return (f"tail index {self.khat:.2f} of the weights: their variance is infinite (0.5 and above)",)
+        least, found = 10 ** (1 / (1 - max(0.0, self.khat))), []
+        if self.effective < least:
+            found.append(f"the weights are worth {self.effective:.1f} events; their tail needs {least:.0f}")
+        if self.deciding < _DECIDING:
+            found.append(f"the error rests on {self.deciding:.1f} weights far above the others")
+        return tuple(found)
 
     @property
     def trusted(self) -> bool:
-        "The weights have a finite variance."
-        return self.khat is None or self.khat < 0.5
+        "The variance of the weights is finite, there are enough events to see it, and no few weights decide."
+        return not self.problems
+
+
+_LEAST_DRAWS = 25  # of which the largest fifth is a tail
+_DECIDING = 10.0  # weights that make up the error, at least
 
 
 def _scaled(log_w: Tensor) -> tuple[Tensor, float]:
@@ -100,9 +125,13 @@ def _scaled(log_w: Tensor) -> tuple[Tensor, float]:
 def _estimate(value: float | Tensor, influence: Tensor, log_w: Tensor) -> WeightedEstimate:
     "With the error that the influence of each event gives."
     error = float(influence.std()) / math.sqrt(len(influence))
-    return WeightedEstimate(float(value), error, int((log_w == -math.inf).sum()), pareto_k(log_w))
+    w = (log_w.detach().double() - log_w.max()).exp()
+    sums = [float((w**k).sum()) for k in (1, 2, 4)]
+    worth = (sums[0] ** 2 / sums[1], sums[1] ** 2 / sums[2])
+    return WeightedEstimate(float(value), error, int((log_w == -math.inf).sum()), pareto_k(log_w), *worth)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #ess
+@takes_arrays
 def importance_ess(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     "Relative effective sample size, 1 for a perfect q."
     w, _ = _scaled(log_w)
@@ -111,6 +140,7 @@ def importance_ess(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     return _estimate(ess, ess * (2 * (w - 1) - (w.square() / second - 1)), log_w)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #evidence
+@takes_arrays
 def log_evidence(
     log_w: Float[Tensor, " n"],  # log p - log q of draws from q; -inf: weight zero
     *,
@@ -126,9 +156,10 @@ def log_evidence(
         raise InputError(f"resamples: at least 2 for a bootstrap, not {resamples}")
     generator = as_generator(seed, w.device)
     means = [w[torch.randint(len(w), w.shape, generator=generator, device=w.device)].mean() for _ in range(resamples)]
-    return WeightedEstimate(log_mean, float(torch.stack(means).log().std()), estimate.zeros, estimate.khat)
+    return replace(estimate, error=float(torch.stack(means).log().std()))
 
 # %% ../../nbs/02_stats/02_importance.ipynb #kl
+@takes_arrays
 def kl_forward(
     log_ratio: Float[Tensor, " n"],  # log p - log q of TRUE events; +inf where q is zero
     log_z: Estimate | float = 0.0,  # log of the integral of p
@@ -143,14 +174,15 @@ def kl_forward(
         where = f"the first is event {bad[0]}" if bad else f"only {len(log_ratio)} events"
         raise InputError(f"log_ratio: {len(bad)} are NaN or -inf (a true event where p is zero); {where}")
     log_z = log_z if isinstance(log_z, Estimate) else Estimate(float(log_z), 0.0)
-    khat = log_z.khat if isinstance(log_z, WeightedEstimate) else None
+    weights = log_z if isinstance(log_z, WeightedEstimate) else WeightedEstimate(log_z.value, log_z.error)
     missed = int((log_ratio == math.inf).sum())
     if missed:
-        return WeightedEstimate(math.inf, math.inf, missed, khat)
-    error = float(log_ratio.std()) / math.sqrt(len(log_ratio))
-    return WeightedEstimate(float(log_ratio.mean()) - log_z.value, math.hypot(error, log_z.error), 0, khat)
+        return replace(weights, value=math.inf, error=math.inf, zeros=missed)
+    error = math.hypot(float(log_ratio.std()) / math.sqrt(len(log_ratio)), log_z.error)
+    return replace(weights, value=float(log_ratio.mean()) - log_z.value, error=error, zeros=0)
 
 
+@takes_arrays
 def kl_forward_weighted(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     "KL(p || q) in nats from events of q; p may be unnormalised."
     w, log_mean = _scaled(log_w)
@@ -159,14 +191,16 @@ def kl_forward_weighted(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     return _estimate(value, w * (log_scaled - value - 1), log_w)
 
 
+@takes_arrays
 def kl_reverse(log_w: Float[Tensor, " n"]) -> WeightedEstimate:
     "KL(q || p) in nats from events of q; p may be unnormalised. Infinite where a weight is zero."
     w, log_mean = _scaled(log_w)
     log_scaled = log_w.detach().double() - log_mean
     estimate = _estimate(-log_scaled.mean(), w - 1 - log_scaled, log_w)
-    return WeightedEstimate(math.inf, math.inf, estimate.zeros, estimate.khat) if estimate.zeros else estimate
+    return replace(estimate, value=math.inf, error=math.inf) if estimate.zeros else estimate
 
 # %% ../../nbs/02_stats/02_importance.ipynb #resample
+@takes_arrays
 def resample(
     log_w: Float[Tensor, " n"],
     events: int | None = None,  # to draw; None: as many as weights
@@ -186,6 +220,7 @@ def resample(
     return index[torch.randperm(events, generator=generator, device=w.device)]
 
 # %% ../../nbs/02_stats/02_importance.ipynb #moments
+@takes_arrays
 def weighted_moments(
     x: Float[Tensor, "n dim"], log_w: Float[Tensor, " n"]
 ) -> tuple[Float[Tensor, " dim"], Float[Tensor, "dim dim"]]:
@@ -204,6 +239,7 @@ def _matched(x: Tensor, log_w: Tensor) -> tuple[Tensor, Tensor]:
     return x.double(), _scaled(log_w)[0] / len(x)
 
 # %% ../../nbs/02_stats/02_importance.ipynb #quantiles
+@takes_arrays
 def weighted_quantiles(
     x: Float[Tensor, "n dim"],
     log_w: Float[Tensor, " n"],

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtri
 
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 from ..core.random import Seed, as_generator
@@ -22,6 +23,7 @@ from ..core.random import Seed, as_generator
 _NEAR = 8.0  # standard deviations within which a bound cuts the prior; beyond it less than 1e-15 is lost
 
 
+@takes_arrays
 @dataclass(frozen=True)
 class Normal:
     """Gaussian density with `mean` and standard deviation `sd`, both in the parameter's unit.
@@ -85,6 +87,7 @@ class _Range:
         return self.icdf(torch.rand(shape, generator=generator, dtype=torch.float64, device=generator.device))
 
 
+@takes_arrays
 @dataclass(frozen=True)
 class Uniform(_Range):
     """Flat density between `low` and `high`, in the parameter's unit.
@@ -114,6 +117,7 @@ class Uniform(_Range):
         return torch.where(p < 0.5, self.low + width * p, self.high - width * (1 - p))
 
 # %% ../../nbs/02_stats/00_priors.ipynb #truncated-normal
+@takes_arrays
 @dataclass(frozen=True)
 class TruncatedNormal(_Range):
     """Normal density with the location `mean` and the width `sd`, cut at `low` and `high`; one of them may be infinite.
@@ -176,6 +180,7 @@ class _Positive:
         return torch.where(value > 0, self._log_density(torch.where(value > 0, value, 1.0)), -math.inf)
 
 
+@takes_arrays
 @dataclass(frozen=True)
 class LogNormal(_Positive):
     """Density of a positive parameter with this `mean` and standard deviation `sd`, whose logarithm is normal.
@@ -217,6 +222,7 @@ class LogNormal(_Positive):
         return torch.exp(Normal(self.mu, self.sigma).sample(shape, seed))
 
 # %% ../../nbs/02_stats/00_priors.ipynb #gamma
+@takes_arrays
 @dataclass(frozen=True)
 class Gamma(_Positive):
     """Gamma density with `shape` k and `scale` theta, the latter in the parameter's unit.
@@ -255,8 +261,9 @@ class Gamma(_Positive):
         return self.scale * torch._standard_gamma(k, generator=generator)
 
 # %% ../../nbs/02_stats/00_priors.ipynb #poisson
+@takes_arrays
 @dataclass(frozen=True)
-class Poisson:
+class Poisson(_Positive):
     """Auxiliary count with expectation `tau` times the parameter; `count` is what was observed (None: `tau`).
 
     >>> hi.Poisson(25.0).as_prior((0.0, 10.0))
@@ -275,11 +282,6 @@ class Poisson:
     def mean(self) -> float:
         "The observed auxiliary count."
         return self.tau if self.count is None else self.count
-
-    @property
-    def support(self) -> tuple[float, float]:
-        "Range of values with non-zero density."
-        return (0.0, math.inf)
 
     @property
     def information(self) -> float:

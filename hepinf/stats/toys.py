@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core.arrays import as_tensor, takes_arrays
 from ..core.errors import InputError
 from ..core.results import Estimate, Result
 from ..core.tables import with_interval
@@ -34,17 +35,19 @@ class Band:
         return with_interval(self.value, self.low, self.high)
 
 
+@takes_arrays
 def median_band(values: Sequence[float] | Float[Tensor, " runs"]) -> Band:
     """Median, 16th and 84th percentile of repeated runs; for a single run all three are its value.
 
     Raises: InputError without runs, or if one is not finite.
     """
-    runs = torch.as_tensor(values, dtype=torch.float64)
+    runs = as_tensor(values, "values", torch.float64)
     if len(runs) == 0 or not bool(torch.isfinite(runs).all()):
         raise InputError(f"need at least one run and only finite values, got {runs.tolist()}")
     return Band(*torch.quantile(runs, torch.tensor([0.5, 0.16, 0.84], dtype=torch.float64)).tolist())
 
 # %% ../../nbs/02_stats/04_toys.ipynb #coverage
+@takes_arrays
 def coverage(
     contains: Bool[Tensor, " toys"],  # does the interval of each toy contain the true value?
     *,
@@ -69,6 +72,7 @@ class PullSummary(Result):
     problems: tuple[str, ...] = ()
 
 # %% ../../nbs/02_stats/04_toys.ipynb #pull-summary
+@takes_arrays
 def pull_summary(pulls: Float[Tensor, " toys"]) -> PullSummary:
     "Mean and standard deviation of the pulls, with their errors; problems name what is 3 errors off."
     n, sd = len(pulls), float(pulls.std())
@@ -81,6 +85,7 @@ def pull_summary(pulls: Float[Tensor, " toys"]) -> PullSummary:
     return PullSummary(mean, width, tuple(off))
 
 # %% ../../nbs/02_stats/04_toys.ipynb #effective
+@takes_arrays
 def effective_bins(counts: Float[Tensor, "*batch bins"]) -> Float[Tensor, "*batch"]:
     "Effective number of bins, `exp(-sum p log p)` with `p` the fraction of events in each bin."
     p = counts / counts.sum(-1, keepdim=True)

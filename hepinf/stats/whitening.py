@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.special import ndtri
 
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 from ..core.protocols import Prior
@@ -194,6 +195,7 @@ def _groups(priors: Sequence[Prior]) -> dict[type, list[int]]:
     return groups
 
 # %% ../../nbs/02_stats/01_whitening.ipynb #whiten
+@takes_arrays
 class Whitening:
     """The map from standard normal coordinates z to parameters with given priors, differentiable, and its inverse.
 
@@ -209,16 +211,22 @@ class Whitening:
         self._order = torch.tensor([k for group in groups.values() for k in group], device=device)
         self._back = self._order.argsort()
 
+    def _parts(self, values: Tensor, what: str) -> tuple[Tensor, ...]:
+        "Columns of each kind of prior."
+        if values.shape[-1:] != (len(self.priors),):
+            raise InputError(f"{what}: one column for each of {len(self.priors)} priors, got {tuple(values.shape)}")
+        return values.index_select(-1, self._order).split(self._sizes, -1)
+
     def __call__(
         self, z: Float[Tensor, "*batch dim"]
     ) -> tuple[Float[Tensor, "*batch dim"], Float[Tensor, "*batch dim"]]:
         "Parameters and their slopes dx/dz."
-        parts = z.index_select(-1, self._order).split(self._sizes, -1)
+        parts = self._parts(z, "z")
         mapped = [one.unwhiten(part) for one, part in zip(self._maps, parts)]
         x, slope = (torch.cat(each, -1).index_select(-1, self._back) for each in zip(*mapped))
         return x, slope
 
     def inverse(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         "Standard normal coordinates of parameters; infinite outside the support."
-        parts = x.to(self.dtype).index_select(-1, self._order).split(self._sizes, -1)
+        parts = self._parts(x.to(self.dtype), "x")
         return torch.cat([one.whiten(part) for one, part in zip(self._maps, parts)], -1).index_select(-1, self._back)

@@ -16,12 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..binned.model import BinnedModel
+from ..core.arrays import takes_arrays
 from ..core.checks import index_of
 from ..core.errors import InputError
 from ..core.results import Result
 from ..core.tables import number
 
 # %% ../../nbs/09_summaries/03_fisher.ipynb #information
+@takes_arrays
 def information_matrix(
     derivatives: Float[Tensor, "*batch parameters bins"],  # d nu_k / d theta_i
     expected: Float[Tensor, "*batch bins"],  # nu_k
@@ -46,6 +48,7 @@ def variance_at(information: Float[Tensor, "*batch parameters parameters"], posi
     return torch.where(healthy, value, math.nan)
 
 # %% ../../nbs/09_summaries/03_fisher.ipynb #profiled
+@takes_arrays
 def profiled_variance(
     information: Float[Tensor, "*batch parameters parameters"],
     poi: str,
@@ -60,6 +63,7 @@ def profiled_variance(
     return variance_at(information, index_of(names, poi))
 
 # %% ../../nbs/09_summaries/03_fisher.ipynb #model
+@takes_arrays
 def fisher_information(
     model: BinnedModel,
     theta: Float[Tensor, " parameters"] | None = None,  # None: the nominal point
@@ -73,7 +77,7 @@ def fisher_information(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> hi.fisher_information(model)
     """
-    theta = model.nominal if theta is None else theta
+    theta = model.nominal if theta is None else theta.to(model.nominal)
     nu = model.expected(theta)
     derivatives = torch.func.jacfwd(model.expected)(theta).mT
     filled = nu > 0
@@ -120,6 +124,7 @@ class ExpectedUncertainty(Result):
         return [["parameter", *columns], *cells]
 
 # %% ../../nbs/09_summaries/03_fisher.ipynb #uncertainty
+@takes_arrays
 def expected_uncertainty(
     model: BinnedModel,
     poi: str,
@@ -132,7 +137,7 @@ def expected_uncertainty(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> print(f"{hi.expected_uncertainty(model, 'mu'):.3f}")
     """
-    theta = model.nominal if theta is None else theta
+    theta = model.nominal if theta is None else theta.to(model.nominal)
     variance = profiled_variance(fisher_information(model, theta), poi, names=model.parameter_names)
     if math.isfinite(float(variance)):
         return ExpectedUncertainty((poi,), variance.sqrt()[None])
@@ -144,6 +149,7 @@ def expected_uncertainty(
 _MIN_EVENTS = 1e-9  # a bin that expects less carries no information
 
 
+@takes_arrays
 def sigma_mu(
     signals: Float[Tensor, "*batch pois bins"],  # S_p, expected events at strength 1
     background: Float[Tensor, "*batch bins"],  # B, the sum of all backgrounds

@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 
 # %% ../../nbs/09_summaries/00_histogram.ipynb #softmax-bins
+@takes_arrays
 def softmax_bins(
     outputs: Float[Tensor, "*batch bins"],  # network outputs f_k(x), dimensionless
     temperature: float | Float[Tensor, ""] = 1.0,  # T > 0; smaller is harder
@@ -31,6 +33,7 @@ def softmax_bins(
     return torch.softmax(outputs / temperature, dim=-1)
 
 # %% ../../nbs/09_summaries/00_histogram.ipynb #hard-counts
+@takes_arrays
 def bin_counts(
     index: Int[Tensor, " events"],  # bin of each event, 0 <= index < bins
     bins: int,  # number of bins
@@ -125,6 +128,7 @@ GRADIENTS: dict[str, Callable[[_Values], Tensor]] = {
 }
 
 # %% ../../nbs/09_summaries/00_histogram.ipynb #membership
+@takes_arrays
 def soft_membership(
     values: Float[Tensor, " events"],  # f(x), the network output or any other observable
     edges: Float[Tensor, " edges"],  # increasing, one more than there are bins
@@ -152,6 +156,7 @@ def soft_membership(
 _BLOCK_EVENTS = 4096  # events per partial sum
 
 
+@takes_arrays
 def weighted_counts(
     members: Float[Tensor, "events bins"],  # from `soft_membership`, `softmax_bins` or any other rule
     weights: Float[Tensor, "events columns"],  # one column per template
@@ -167,6 +172,7 @@ def weighted_counts(
     return counts.mT
 
 # %% ../../nbs/09_summaries/00_histogram.ipynb #histogram
+@takes_arrays
 def histogram(
     values: Float[Tensor, " events"],  # f(x)
     edges: Float[Tensor, " edges"],  # increasing, finite

@@ -19,7 +19,7 @@ from ..core.checks import unknown_name
 from ..core.errors import InputError
 from .fisher import ExpectedUncertainty, information_matrix, sigma_mu, variance_at
 from .histogram import softmax_bins, weighted_counts
-from .templates import Outputs, WeightMatrix
+from .templates import Outputs, WeightMatrix, process_yields
 from ..train.networks import jvp
 
 # %% ../../nbs/09_summaries/08_losses.ipynb #sigma-loss
@@ -79,7 +79,7 @@ _CROSS_ENTROPIES = {"sigmoid": _one_against_the_rest, "softmax": _one_of_all}  #
 class CrossEntropy:
     """Cross-entropy of balanced classes, nominal events: one output (signals against backgrounds), or one per process.
 
-    Raises: InputError for an unknown activation, and for another number of outputs.
+    Raises: InputError for an unknown activation, another number of outputs, and a process without positive weight.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class CrossEntropy:
         if activation not in _CROSS_ENTROPIES:
             raise InputError(unknown_name("activation", activation, _CROSS_ENTROPIES))
         self.matrix, self.activation = matrix, activation
-        self.totals = sum(w[:, 0, : matrix.processes].double().sum(0) for _, w in matrix.groups.values())
+        self.totals = process_yields(matrix)
 
     def of(self, outputs: Sequence[Outputs]) -> Float[Tensor, ""]:
         "The loss from outputs that were computed before."

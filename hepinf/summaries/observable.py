@@ -15,14 +15,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..binned.model import BinnedModel
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import as_generator
 from .losses import CrossEntropy
 from .partition import Partition, best_partition
 from .score import Intensity
-from .simulation import Simulation
-from .templates import WeightMatrix, binned_model
+from .simulation import Simulation, as_processes
+from .templates import WeightMatrix, binned_model, process_yields
 from ..train.config import TrainConfig
 from ..train.history import History
 from ..train.loop import train
@@ -56,10 +57,11 @@ class RatioNetwork(nn.Module):
         seed: int,
     ):
         super().__init__()
-        width, generator = events.std(0), torch.Generator().manual_seed(seed)
+        exact, generator = events.double(), torch.Generator().manual_seed(seed)
+        mean, width = exact.mean(0), exact.std(0)
         for name, value in {
-            "mean": events.mean(0),
-            "spread": torch.where(width > 0, width, 1.0),
+            "mean": mean.to(events.dtype),
+            "spread": torch.where(width > 1e-12 * mean.abs(), width, 1.0).to(events.dtype),  # 1: a constant column
             "log_yields": yields.clamp_min(1e-30).log().to(events.dtype),
             "unit": torch.ones(len(yields)),  # root mean square of each fraction
             "scale": torch.ones(ratios),
@@ -188,6 +190,7 @@ def _placing_events(
 _TRAINING = TrainConfig(epochs=6, batch_size=2000, lr=5e-3, schedule="cosine")
 
 
+@takes_arrays
 @dataclass(eq=False, repr=False)
 class Observable:
     """The optimal observable for some signal strengths, learnt from simulation; used like a classifier.
@@ -202,7 +205,7 @@ class Observable:
     >>> hi.Observable(["signal"], bins=3, training=hi.TrainConfig(epochs=1, progress=False)).fit(x, labels)
     """
 
-    signals: Sequence[str]  # processes whose strengths are measured
+    signals: Any  # processes whose strengths are measured: a list of their names or numbers
     bins: int = 8  # cells of the score (intervals, for one signal)
     _: KW_ONLY
     hidden: Sequence[int] = (64, 64)  # widths of the hidden layers
@@ -217,11 +220,10 @@ class Observable:
     partition: Partition = field(init=False)
 
     def __post_init__(self):
-        if isinstance(self.signals, str):
-            raise InputError(f"signals must be a list of process names, such as [{self.signals!r}]")
+        self.signals = as_processes(self.signals)
         if self.bins < 2:
             raise InputError(f"at least 2 bins are needed, got {self.bins}")
-        self.signals, self.training = tuple(self.signals), self.training.with_defaults(_TRAINING)
+        self.training = self.training.with_defaults(_TRAINING)
 
     def fit(
         self,
@@ -237,7 +239,9 @@ class Observable:
         matrix = WeightMatrix.of(simulation, self.signals)
         self.processes, self.nuisances = simulation.processes, simulation.nuisances
         nominal = simulation.events[simulation.weights != 0].float()
-        expected = sum(w[:, 0, : matrix.processes].double().sum(0) for _, w in matrix.groups.values())
+        expected = process_yields(matrix)
+        if bool((nominal == nominal[0]).all()):
+            raise InputError("events: every feature has the same value in all events, there is nothing to learn")
         free, constrained = len(self.signals), len(self.nuisances)
         network = RatioNetwork(nominal.cpu(), expected.cpu(), free + constrained, self.hidden, self.seed)
         self.network = network.to(nominal.device, torch.float32)
@@ -261,6 +265,10 @@ class Observable:
         "Learnt `S_p / n` and `D_j / n` of each event. Raises: InputError before `fit`."
         if self.network is None:
             raise InputError("this observable has learnt nothing yet: call fit first")
+        learnt, given = len(self.network.mean), events.shape[1]
+        if given != learnt:
+            raise InputError(f"events have {given} column{'s' * (given != 1)}, this observable learnt {learnt}")
+        events = events.to(self.network.mean.device)
         return torch.cat([self.network(part) for part in events.float().split(100_000)])
 
     def score(self, events: Float[Tensor, "events features"]) -> Float[Tensor, "events signals"]:

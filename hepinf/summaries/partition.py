@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import index_of, require_finite
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -53,6 +54,7 @@ def binned_uncertainty(
     return ExpectedUncertainty(tuple(pois), total, statistical, problems)
 
 # %% ../../nbs/09_summaries/06_partition.ipynb #partition
+@takes_arrays
 @dataclass(frozen=True, repr=False)
 class Partition(Result):
     "Bins of the efficient score, and the expected uncertainty of the parameters of interest that they reach."

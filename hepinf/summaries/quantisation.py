@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -43,6 +44,7 @@ def _slice_ends(ordered: Tensor, sums: tuple[Tensor, Tensor], slices: int) -> In
     return (torch.searchsorted(ordered, ordered[ends], right=True) - 1).unique()
 
 # %% ../../nbs/09_summaries/05_quantisation.ipynb #lloyd
+@takes_arrays
 def lloyd_max(
     score: Float[Tensor, " points"],  # t
     weight: Float[Tensor, " points"],  # expected events of each point, nu dx

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import index_of, require_finite
 from ..core.errors import InputError
 
@@ -29,6 +30,7 @@ def directions_at(information: Tensor, positions: Sequence[int]) -> Float[Tensor
     return inverse[:, list(positions)]
 
 # %% ../../nbs/09_summaries/04_score.ipynb #directions
+@takes_arrays
 def efficient_directions(
     information: Float[Tensor, "parameters parameters"],  # F + C
     pois: Sequence[str],  # parameters of interest
@@ -42,6 +44,7 @@ def efficient_directions(
     return directions_at(information, [index_of(names, poi) for poi in pois])
 
 # %% ../../nbs/09_summaries/04_score.ipynb #efficient
+@takes_arrays
 def efficient_score(
     derivatives: Float[Tensor, "parameters points"],  # d nu / d theta_i
     density: Float[Tensor, " points"],  # nu
@@ -67,6 +70,7 @@ def require_weights(weight: Float[Tensor, " points"]) -> None:
         raise InputError("weight: all points have 0; there is nothing to divide")
 
 # %% ../../nbs/09_summaries/04_score.ipynb #intensity
+@takes_arrays
 @dataclass(frozen=True)
 class Intensity:
     """Expected events at points, with their derivatives by named parameters.

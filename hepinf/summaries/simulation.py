@@ -6,7 +6,8 @@
 __all__ = ['Shift', 'Simulation']
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #imports
-from collections.abc import Callable, Mapping, Sequence, Sized
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,11 +15,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..core.arrays import as_tensor, takes_arrays
 from ..core.checks import index_of, require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
+from .labels import as_processes, process_of_each
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #shift
+@takes_arrays
 @dataclass(frozen=True)
 class Shift:
     "All events of a simulation moved by one variation, in the same order; an event that leaves the selection weighs 0."
@@ -56,28 +60,43 @@ def _require_labels(labels: Tensor, processes: Sequence[str]) -> None:
             raise InputError(f"process {process!r} has no events")
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #arrays
-def _tensor(values: Any, dtype: torch.dtype, where: str) -> Tensor:
-    "Numbers as a tensor."
-    try:
-        return torch.as_tensor(values).to(dtype)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{where}: a table of numbers is needed, not {values!r:.60} ({error})") from None
+def _table(values: Any, where: str) -> Tensor:
+    "Features of events in single precision. Raises: InputError for columns whose values it would merge."
+    table = as_tensor(values, where)
+    if table.dim() != 2 or not bool(table.isfinite().all()):
+        return table.float()  # refused by name where the rows are checked
+    exact, single = table.double(), table.float()
+    require_finite(single, f"{where}, in single precision")
+    size, spread = exact.abs().amax(0), exact.std(0)
+    lost = (single - exact).square().mean(0).sqrt().maximum(size * torch.finfo(torch.float32).eps / 3.5)
+    merged = (lost > _MAX_ROUNDING * spread) & (spread > 1e-12 * size)
+    for k in merged.nonzero()[:1, 0].tolist() if len(table) > 1 else ():
+        raise InputError(
+            f"{where}: column {k} lies near {float(exact[:, k].mean()):.6g} with a spread of {float(spread[k]):.3g}, "
+            "which single precision cannot resolve; subtract its mean, or take another unit"
+        )
+    return single
+
+
+_MAX_ROUNDING = 0.05  # of a standard deviation, by single precision
 
 
 def _shift(side: Any, where: str) -> Shift:
     "One side of a variation that moves events: the events, or the pair (events, weights)."
     if isinstance(side, tuple) and len(side) == 2:
-        return Shift(_tensor(side[0], torch.float32, where), _tensor(side[1], torch.float64, where))
-    return side if isinstance(side, Shift) else Shift(_tensor(side, torch.float32, where))
+        return Shift(_table(side[0], where), as_tensor(side[1], where, torch.float64))
+    return side if isinstance(side, Shift) else Shift(_table(side, where))
 
 
 def _sides(name: str, sides: Any) -> tuple[Tensor, Tensor] | tuple[Shift, Shift]:
     "The pair (down, up) of a variation, of weights or of shifts."
-    if not isinstance(sides, tuple | list) or len(sides) != 2:
-        raise InputError(f"variation {name!r}: a pair (down, up) is needed")
     where = f"variation {name!r}"
+    if not isinstance(sides, tuple | list) and len(getattr(sides, "shape", ())) > 1 and len(sides) == 2:
+        sides = tuple(sides)
+    if not isinstance(sides, tuple | list) or len(sides) != 2:
+        raise InputError(f"{where}: a pair (down, up) is needed")
     if not any(isinstance(side, tuple | Shift) for side in sides):
-        pair = tuple(_tensor(side, torch.float64, where) for side in sides)
+        pair = tuple(as_tensor(side, where, torch.float64) for side in sides)
         if all(side.dim() == 1 for side in pair):
             return pair
     return tuple(_shift(side, where) for side in sides)
@@ -96,7 +115,13 @@ def _divide(
         if not len(part):
             raise InputError(f"process {process!r}: {len(rows)} events are too few for a part of {fraction}")
         start += fraction
-        parts.append((part, total / weights[part].double().sum()))
+        sum_of_part = float(weights[part].double().sum())
+        if not (sum_of_part and 0 < float(total) / sum_of_part < math.inf):
+            raise InputError(
+                f"process {process!r}: its weights add up to {float(total):.4g}, those of a part of {fraction} to "
+                f"{sum_of_part:.4g}: no factor brings the part to the whole"
+            )
+        parts.append((part, total / sum_of_part))
     return parts
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #groups
@@ -104,7 +129,7 @@ def _group_names(processes: Sequence[str], groups: Mapping[str, Sequence[str]]) 
     "Name of the group of each process; a process without group keeps its name."
     group_of: dict[str, str] = {}
     for group, members in groups.items():
-        for name in members:
+        for name in as_processes(members, f"group {group!r}"):
             index_of(processes, name, "process")
             if name in group_of:
                 raise InputError(f"process {name!r} is in two groups: {group_of[name]!r} and {group!r}")
@@ -112,6 +137,7 @@ def _group_names(processes: Sequence[str], groups: Mapping[str, Sequence[str]]) 
     return [group_of.get(name, name) for name in processes]
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #simulation
+@takes_arrays
 @dataclass(frozen=True)
 class Simulation:
     """Weighted simulated events of several processes, with their systematic variations.
@@ -134,6 +160,10 @@ class Simulation:
     shifts: Mapping[str, tuple[Shift, Shift]] = field(default_factory=dict)  # by nuisance: (down, up)
 
     def __post_init__(self):
+        object.__setattr__(self, "processes", as_processes(self.processes, "processes"))
+        pairs = self.weight_variations.items()
+        sides = {name: tuple(as_tensor(side, f"variation {name!r}") for side in pair) for name, pair in pairs}
+        object.__setattr__(self, "weight_variations", sides)
         if self.events.dim() != 2:
             raise InputError(f"events must be a table (events, features), not of shape {tuple(self.events.shape)}")
         if self.features and len(self.features) != self.events.shape[1]:
@@ -168,16 +198,14 @@ class Simulation:
 
         Raises: InputError that names the argument, the variation or the event.
         """
-        events = _tensor(events, torch.float32, "events")
+        events = _table(events, "events")
         if events.dim() != 2:
             raise InputError(f"events must be a table (events, features), not of shape {tuple(events.shape)}")
-        if isinstance(labels, str) or not isinstance(labels, Sized) or len(labels) != len(events):
-            raise InputError(f"labels: one process name per event is needed, {len(events)} in all")
         if isinstance(features, str) or not isinstance(features, Sequence):
             raise InputError(f"features: a list of names is needed, not {features!r:.60}")
         if variations is not None and not isinstance(variations, Mapping):
             raise InputError(f"variations: a dictionary, name: (down, up), is needed, not {variations!r:.60}")
-        names = [str(name) for name in labels]
+        names = process_of_each(labels, len(events))
         processes = tuple(dict.fromkeys(names))
         position = {name: c for c, name in enumerate(processes)}
         pairs = {name: _sides(name, sides) for name, sides in (variations or {}).items()}
@@ -185,7 +213,7 @@ class Simulation:
         by_weight = {name: pair for name, pair in pairs.items() if name not in shifts}
         weights = torch.ones(len(events)) if weights is None else weights
         index = torch.tensor([position[name] for name in names], dtype=torch.int64, device=events.device)
-        weights = _tensor(weights, torch.float64, "weights")
+        weights = as_tensor(weights, "weights", torch.float64)
         return cls(events, index, weights, processes, tuple(map(str, features)), by_weight, shifts)
 
     @property

@@ -20,7 +20,7 @@ from ..core.checks import index_of
 from ..core.errors import InputError
 from ..stats.priors import Normal
 from .histogram import bin_counts
-from .simulation import Simulation
+from .simulation import Simulation, as_processes
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #weights
 def _weights(simulation: Simulation, order: Sequence[int], dtype: torch.dtype) -> Float[Tensor, "n copies columns"]:
@@ -75,6 +75,7 @@ class WeightMatrix:
 
         Raises: InputError for an unknown signal, and for one that is named twice.
         """
+        signals = as_processes(signals)
         order = [index_of(simulation.processes, name, "process") for name in signals]
         if not order or len(set(order)) != len(order):
             raise InputError(f"signals must be one or more different processes, got {list(signals)}")
@@ -107,6 +108,18 @@ class WeightMatrix:
             Outputs(network(x.flatten(0, 1)).unflatten(0, x.shape[:2]), w, self.sizes[name] / len(x))
             for name, (x, w) in batch.items()
         ]
+
+# %% ../../nbs/09_summaries/02_templates.ipynb #positive-yields
+def process_yields(matrix: WeightMatrix) -> Float[Tensor, " processes"]:
+    "Expected events of each process. Raises: InputError that names one without a positive number."
+    yields = sum(w[:, 0, : matrix.processes].double().sum(0) for _, w in matrix.groups.values())
+    for name, value in zip((*matrix.signals, *matrix.backgrounds), yields.tolist()):
+        if not value > 0:
+            raise InputError(
+                f"process {name!r}: its weights add up to {value:.4g}; learning needs a positive number of expected "
+                "events of each process (merge it with another)"
+            )
+    return yields
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #templates
 _CHUNK_EVENTS = 100_000  # events that a rule sees at a time
@@ -184,6 +197,7 @@ def binned_model(
 
     Raises: InputError for an unknown signal, a negative sum of weights, and a bin that expects no events.
     """
+    signals = as_processes(signals)
     for name in signals:
         index_of(simulation.processes, name, "process")
     processes = templates(simulation, summary, bins)

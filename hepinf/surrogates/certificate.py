@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
 from ..core.protocols import LogDensity
@@ -195,6 +196,7 @@ def _halves(test: Tensor, batches: int) -> tuple[Tensor, Tensor]:
     return test[:events].double(), test[events : 2 * events].double()
 
 # %% ../../nbs/11_surrogates/01_certificate.ipynb #certify-density
+@takes_arrays
 def certify_density(
     density: SampledDensity,
     test: Float[Tensor, "events dim"],  # independent true events, not used in training

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import as_tensor, takes_arrays
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.errors import InputError
 from ..core.likelihood import LikelihoodBase
@@ -185,6 +186,7 @@ class _CertifiedLikelihood(_LearntLikelihood):
         return certificate
 
 # %% ../../nbs/11_surrogates/05_nflikelihood.ipynb #class
+@takes_arrays
 class NFLikelihood(_CertifiedLikelihood):
     """Learnt posterior density of named parameters; made by `train`, or by `load`.
 
@@ -207,7 +209,9 @@ class NFLikelihood(_CertifiedLikelihood):
     ) -> "NFLikelihood":
         "Learn a density from its draws. Raises: InputError for samples that cannot be learnt from."
         checked_prior(prior, names)
-        columns = None if not context else torch.stack(list(context.values()), -1)
+        columns = None
+        if context:
+            columns = torch.stack([as_tensor(x, f"context '{name}'", torch.float64) for name, x in context.items()], -1)
         options = {"log_density": log_density, "context": columns, "config": config, "training": training}
         flow, card = learn_flow(samples, names, support, **options)
         return NFLikelihood(flow, names, prior=prior, context_names=list(context or ()), card={"training": card})

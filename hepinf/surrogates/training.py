@@ -21,6 +21,7 @@ from ..core.errors import InputError
 from ..core.protocols import LogDensity
 from ..flows.flow import FAMILIES, Flow
 from ..flows.sparse import count_leading, dependence_order
+from ..flows.support import require_density
 from ..flows.training import ExactDensity, anchors, learn_density
 from .numbers import as_function
 from ..train.config import TrainConfig
@@ -102,6 +103,7 @@ def _check_samples(samples: Tensor, names: Sequence[str], bounds: Tensor, least:
     for row, k in (~((samples >= bounds[:, 0]) & (samples <= bounds[:, 1]))).nonzero()[:1].tolist():
         low, high = bounds[k].tolist()
         raise InputError(f"samples: event {row} has {names[k]} = {float(samples[row, k])}, outside [{low}, {high}]")
+    require_density(samples, *bounds.unbind(1), names)
 
 
 def _exact_values(samples: Tensor, log_density: Any, context: Tensor | None) -> Tensor | None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..core.protocols import ConditionalDensity
 from ..core.results import Result
@@ -108,6 +109,7 @@ def closure_of_fits(
     )  # fmt: skip
 
 # %% ../../nbs/10_unbinned/10_closure.ipynb #leave
+@takes_arrays
 def leave_one_out(
     x: Float[Tensor, "events features"],
     theta: Float[Tensor, "events parameters"],

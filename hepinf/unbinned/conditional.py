@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..core.arrays import require_width, takes_arrays
 from ..core.artefacts import read_artefact, write_artefact
 from ..core.checks import require_finite
 from ..core.errors import InputError
@@ -22,6 +23,7 @@ from ..core.numerics import norm_cdf
 from ..core.random import Seed, as_generator
 from ..flows.bijections import normal_log_prob
 from ..flows.flow import Flow, arqs, flow_card, restore
+from ..flows.support import require_density
 from ..train.config import TrainConfig
 from ..train.loop import train
 from .coordinates import Coordinates, Expression
@@ -63,6 +65,7 @@ class _FlowEnsemble(nn.Module, ConditionalDensityBase):
         "What the flows are conditioned on."
         if theta is None or not self.formulas:
             return None
+        require_width(theta, self.parameter_names, "theta")
         values = dict(zip(self.parameter_names, theta.double().unbind(-1)))
         return torch.stack([formula(values).expand(theta.shape[:-1]) for formula in self.formulas], -1)
 
@@ -99,12 +102,14 @@ class _FlowDensity(_FlowEnsemble):
         return torch.stack(fractions).mean().log()
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #sample-size
-def _require_events(n: int) -> None:
-    "Refuse less than one event."
-    if n < 1:
-        raise InputError(f"n: at least one event, not {n}")
+def _require_events(n: int, theta: Tensor | None) -> None:
+    "Refuse less than one event, and parameters for another number of events."
+    if n < 1 or (theta is not None and theta.dim() > 1 and theta.shape[:-1] != (n,)):
+        why = "at least one" if n < 1 else f"theta {tuple(theta.shape)} has not one row, nor one for each"
+        raise InputError(f"n: {n} events; {why}")
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #sample
+@takes_arrays
 class ConditionalFlow(_FlowDensity):
     """Density p(features | parameters), a mean over `size` flows; made by `train_conditional` or `.load`.
 
@@ -121,7 +126,7 @@ class ConditionalFlow(_FlowDensity):
         seed: Seed = 0,
     ) -> Float[Tensor, "n features"]:
         "Events drawn from the density, float64, all of them in the window."
-        _require_events(n)
+        _require_events(n, theta)
         context, device = self.context_of(theta), next(self.flows[0].parameters()).device
         generator = as_generator(seed, device)
         member = torch.randint(self.size, (n,), generator=generator, device=device)
@@ -184,6 +189,7 @@ class _Truncated(ConditionalDensityBase):
         return self.density.outside(x) | (x[:, 0] < self.low) | (x[:, 0] > self.high)
 
 # %% ../../nbs/10_unbinned/02_conditional.ipynb #truncated-density
+@takes_arrays
 class TruncatedDensity(_Truncated):
     "A density given that its first feature lies in [low, high]."
 
@@ -218,21 +224,16 @@ def _checked_events(
 ) -> tuple[Tensor, Tensor | None, int]:
     "Events in the window with their parameters, float64, and how many lie outside. Raises: InputError."
     names, parameters = coordinates.features, coordinates.parameters
-    if x.dim() != 2 or x.shape[1] != len(names):
-        raise InputError(f"x: events with the features {', '.join(names)}, got the shape {tuple(x.shape)}")
     require_finite(x, "x")
     if (theta is None) != (not parameters):
         raise InputError(f"theta: {'none' if not parameters else ', '.join(parameters)} expected")
     if theta is not None:
-        if theta.shape != (len(x), len(parameters)):
-            raise InputError(
-                f"theta: ({len(x)}, {len(parameters)}) wanted, a row for each event; got {tuple(theta.shape)}"
-            )
         require_finite(theta, "theta")
     outside = coordinates.outside(x)
     x, theta = x[~outside].double(), None if theta is None else theta[~outside].double()
     if len(x) < least:
         raise InputError(f"{len(x)} of {len(outside)} events lie in the window: too few to learn from")
+    require_density(x, names=names)
     coordinates.require_rising(x, theta)
     return x, theta, int(outside.sum())
 
@@ -261,6 +262,7 @@ _SPLINES = {"transforms": 1, "bins": 12, "tail_bound": 4.0, "hidden": (64, 64), 
 _TRAINING = TrainConfig.for_densities().replace(epochs=12, batch_size=1024, lr=3e-3)
 
 
+@takes_arrays
 def train_conditional(
     x: Float[Tensor, "events features"],  # on the device where the density is to be trained
     theta: Float[Tensor, "events parameters"] | None,  # what each event was simulated with; None: no parameters
@@ -293,7 +295,6 @@ def train_conditional(
         name = "density" if alone else f"density {k}/{len(seeds)}"
         member, loss = _trained_member(v, values, flow or {}, training.replace(checkpoint=own), seed, name)
         density.flows.append(member)
-    density.facts = {
-        "events": len(x), "outside": outside, "epochs": training.epochs, "seeds": list(seeds), "loss": loss
-    }  # fmt: skip
+    density.facts = {"events": len(x), "outside": outside, "epochs": training.epochs}
+    density.facts |= {"seeds": list(seeds), "loss": loss}
     return density

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..core.arrays import require_width, takes_arrays
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.numerics import bisect
@@ -162,8 +163,14 @@ class _Maps(_Formulas):
     "Coordinates of named values, one feature at a time."
 
     def _values(self, x: Tensor, theta: Tensor | None) -> dict[str, Tensor]:
+        require_width(x, self.features, "events")
         values = dict(zip(self.features, x.double().unbind(-1)))
-        return values if theta is None else values | dict(zip(self.parameters, theta.double().unbind(-1)))
+        if theta is None and not self.parameters:
+            return values
+        if theta is None:
+            raise InputError(f"theta: values of {', '.join(self.parameters)} are needed")
+        require_width(theta, self.parameters, "theta")
+        return values | dict(zip(self.parameters, theta.double().unbind(-1)))
 
     def _map(self, name: str, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         "Coordinate of one feature and its derivative."
@@ -188,6 +195,7 @@ class _Maps(_Formulas):
                 raise InputError(f"'{text}' must be finite and rise with '{name}'; it does not in event {row}: {event}")
 
 # %% ../../nbs/10_unbinned/00_coordinates.ipynb #coordinates
+@takes_arrays
 class Coordinates(_Maps):
     """Map from features in a window to the whole line, following the parameters.
 
@@ -199,6 +207,7 @@ class Coordinates(_Maps):
 
     def outside(self, x: Float[Tensor, "events features"]) -> Bool[Tensor, " events"]:
         "Events that are not strictly inside the window."
+        require_width(x, self.features, "events")
         low, high = torch.tensor(list(self.window.values()), dtype=x.dtype, device=x.device).unbind(1)
         return ~((x > low) & (x < high)).all(1)
 

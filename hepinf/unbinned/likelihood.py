@@ -8,16 +8,19 @@ __all__ = ['UnbinnedLikelihood']
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #imports
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import require_width, takes_arrays
 from ..core.checks import require_finite
 from ..core.errors import InputError
+from ..core.expansion import Exact
 from ..core.likelihood import LikelihoodBase
+from .weights import Scores, as_words, checked_weights, effective_events, event_scores, godambe, sandwich
 
 if TYPE_CHECKING:
     from hepinf.unbinned.mixture import Mixture
@@ -33,6 +36,7 @@ def fitted_yields(
     f, total = (log_f - top).exp(), weights.sum()
     n = total.expand(f.shape[1]) / f.shape[1]
     n = n * (weights[:, None] * f / (f @ n)[:, None]).sum(0)  # one step of expectation and maximisation
+    n = torch.where(n > 0, n, 1e-3 * total)  # negative weights
     for _ in range(iterations):
         r = f / (f @ n)[:, None]
         gradient = (weights[:, None] * r).sum(0) - 1
@@ -65,25 +69,22 @@ def _following_yields(log_f: Tensor, weights: Tensor, n: Tensor) -> Float[Tensor
     return n + torch.where(live, step - step.detach(), 0.0)
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #data
-def _checked_data(mixture: "Mixture", x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, float]:
+def _checked_data(mixture: "Mixture", x: Tensor, weights: Tensor | None, counts: bool) -> tuple[Tensor, Tensor, float]:
     "Events in the window and their weights, float64, and the number of events outside. Raises: InputError."
-    if x.dim() != 2 or x.shape[1] != len(mixture.features):
-        raise InputError(f"x: events with {', '.join(mixture.features)}, got the shape {tuple(x.shape)}")
-    require_finite(x, "x")
+    require_width(x, mixture.features, "events")
+    require_finite(x, "events")
     x = x.double()
-    weights = torch.ones_like(x[:, 0]) if weights is None else weights.double()
-    if weights.shape != x.shape[:1] or bool((weights < 0).any()) or not bool(weights.isfinite().all()):
-        raise InputError(f"weights: {len(x)} finite numbers, none negative, are needed")
+    weights = checked_weights(weights, x, counts)
     outside = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for term in mixture.terms.values():
         outside |= term.density.outside(x)
     lost, total = float(weights[outside].sum()), float(weights.sum())
-    if lost:
+    if bool(outside.any()):
         share = f"{lost:.0f} of {total:.0f} events ({100 * lost / total:.2g} %)"
         warnings.warn(f"{share} are outside the window and do not enter", RuntimeWarning, stacklevel=3)
     if bool(outside.all()):
         raise InputError("no event is inside the window of the densities")
-    return x[~outside], weights[~outside], lost
+    return x[~outside], checked_weights(weights[~outside], x[~outside], counts), lost
 
 
 def _middle(bounds: Float[Tensor, "parameters 2"]) -> Float[Tensor, " parameters"]:
@@ -100,12 +101,16 @@ class _EventDensities(LikelihoodBase):
         self,
         mixture: "Mixture",
         x: Float[Tensor, "events features"],
-        weights: Float[Tensor, " events"] | None = None,  # events that each row stands for; None: one
+        weights: Float[Tensor, " events"] | None = None,  # None: one
         *,
+        counts: bool = False,  # a row stands for so many events; False: a weight is a factor of one event
         chunk: int = 8_000,  # events at a time: what a processor's cache holds
         keep_graph_below: int = 150_000,  # events up to which one pass serves value and gradient
     ):
-        self.x, self.weights, self.outside = _checked_data(mixture, x, weights)
+        self.counts = counts or weights is None
+        self.x, self.weights, self.outside = _checked_data(mixture, x, weights, self.counts)
+        self.note = "" if weights is None else as_words(self.weights, counts)
+        self.scale = 1.0 if self.counts else effective_events(self.weights) / float(self.weights.sum())
         self.mixture, self.names, device = mixture, list(mixture.parameter_names), x.device
         bounds = [mixture.box[name] for name in self.names]
         self.bounds = torch.tensor(bounds, dtype=torch.float64, device=device).reshape(-1, 2)
@@ -128,6 +133,7 @@ class _TermDensities(_EventDensities):
     def _log_f(self, theta: Tensor, part: tuple[Tensor, dict[str, Tensor]]) -> Tensor:
         "Log densities (events, terms) of a part of the events."
         rows, constant = part
+        require_width(theta, self.names, "theta")
         at = dict(zip(self.names, theta.unbind()))
         columns = [
             constant[name] if name in constant
@@ -151,7 +157,7 @@ class _EventYields(_TermDensities):
 
     def members(self) -> list["UnbinnedLikelihood"]:
         "The same data under each member of the ensembles."
-        options = {"chunk": self.chunk, "keep_graph_below": self.keep_graph_below}
+        options = {"counts": self.counts, "chunk": self.chunk, "keep_graph_below": self.keep_graph_below}
         return [type(self)(m, self.x, self.weights, **options) for m in self.mixture.members()]
 
     def _yields(self, log_f: Tensor) -> Tensor:
@@ -166,13 +172,37 @@ class _EventYields(_TermDensities):
         "Yields at these parameters, of the window."
         return dict(zip(self.mixture.terms, self._yields(self.log_densities(theta.double())).tolist()))
 
+# %% ../../nbs/10_unbinned/04_likelihood.ipynb #errors
+class _YieldErrors(_EventYields):
+    "Errors of the numbers of events, and the slopes of single events."
+
     @torch.no_grad()
     def yield_errors(self, theta: Float[Tensor, " parameters"]) -> dict[str, float]:
         "Their standard errors at fixed parameters; 0 where they are fixed."
         if self.fixed_yields is not None:
             return dict.fromkeys(self.mixture.terms, 0.0)
+        if not self.counts:
+            return self.weighted_errors(theta.double(), torch.zeros(len(self.names), len(self.names)).to(self.x))[1]
         covariance = torch.linalg.pinv(fitted_yields(self.log_densities(theta.double()), self.weights)[1])
         return dict(zip(self.mixture.terms, covariance.diagonal().sqrt().tolist()))
+
+    def scores(self, theta: Float[Tensor, " parameters"]) -> Scores:
+        "Slopes of the log density of each event, and how the yields follow the parameters."
+        theta, columns = theta.detach().double(), []
+        for unit in torch.eye(len(theta)).to(theta):
+            parts = [torch.autograd.functional.jvp(lambda t, p=p: self._log_f(t, p), theta, unit) for p in self._parts]
+            columns.append(torch.cat([slope for _, slope in parts]))
+        with torch.no_grad():
+            log_f = self.log_densities(theta)
+            slopes = torch.stack(columns, -1) if columns else log_f.new_zeros(*log_f.shape, 0)
+            return event_scores(log_f, slopes, self.weights, self._yields(log_f), self.fixed_yields is None)
+
+    def weighted_errors(
+        self, theta: Float[Tensor, " parameters"], inverse: Float[Tensor, "parameters parameters"]
+    ) -> tuple[Float[Tensor, "parameters parameters"], dict[str, float]]:
+        "Covariance of weighted events and errors of the yields; `inverse` of minus the curvature of this log L."
+        covariance, errors = sandwich(self.scores(theta), self.weights, inverse * self.scale)
+        return covariance, dict(zip(self.mixture.terms, errors.tolist()))
 
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #evaluate
 @dataclass(frozen=True)
@@ -184,7 +214,7 @@ class Evaluation:
     yields: Float[Tensor, " terms"]
 
 
-class _EventLikelihood(_EventYields):
+class _EventLikelihood(_YieldErrors):
     "log L and its gradient at a point."
 
     def evaluate(self, theta: Float[Tensor, " parameters"], gradient: bool = True) -> Evaluation:
@@ -195,11 +225,11 @@ class _EventLikelihood(_EventYields):
         with torch.set_grad_enabled(once):
             log_f = self.log_densities(point)
         n = self._yields(log_f.detach())
-        value = _log_likelihood(log_f.detach(), self.weights, n, self.fixed_yields is None)
+        value = self.scale * _log_likelihood(log_f.detach(), self.weights, n, self.fixed_yields is None)
         if not gradient:
             return Evaluation(value, None, n)
         # the gradient of log L in the densities: the share of each term in each event
-        share = self.weights[:, None] * torch.softmax(log_f.detach() + n.log(), 1)
+        share = self.scale * self.weights[:, None] * torch.softmax(log_f.detach() + n.log(), 1)
         if once:
             return Evaluation(value, torch.autograd.grad(log_f, point, share)[0], n)
         slope = torch.zeros_like(theta)
@@ -208,10 +238,38 @@ class _EventLikelihood(_EventYields):
                 slope += torch.autograd.grad(self._log_f(point, part), point, share[part[0]])[0]
         return Evaluation(value, slope, n)
 
+# %% ../../nbs/10_unbinned/04_likelihood.ipynb #differentiable
+class _Differentiable(_EventLikelihood):
+    "log L with its derivatives."
+
+    def log_prob(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch"]:
+        "log L, differentiable twice in theta."
+        values = []
+        for point in theta.reshape(-1, theta.shape[-1]).double().unbind():
+            log_f = self.log_densities(point)
+            n, extended = self._yields(log_f.detach()), self.fixed_yields is None
+            if extended and log_f.requires_grad:
+                n = _following_yields(log_f, self.weights, n)
+            values.append(self.scale * _log_likelihood(log_f, self.weights, n, extended))
+        return torch.stack(values).reshape(theta.shape[:-1])
+
+    def quadratic(self, theta: Tensor, free: Tensor, approximate: bool = False) -> Exact:
+        "Value, gradient and curvature, of weighted events the one whose inverse is their covariance."
+        local = super().quadratic(theta, free, approximate)
+        if self.counts:
+            return local
+        parts = zip(theta, local.curvature / self.scale)
+        return replace(
+            local, curvature=torch.stack([godambe(j, self.scores(t).theta[:, free], self.weights) for t, j in parts])
+        )
+
 # %% ../../nbs/10_unbinned/04_likelihood.ipynb #likelihood
-class UnbinnedLikelihood(_EventLikelihood):
+@takes_arrays
+class UnbinnedLikelihood(_Differentiable):
     """log L(theta) of events under a mixture, maximal in the yields if they are not fixed; made by `Mixture.at(x)`.
 
+    Weights are factors of single events: log L is multiplied by sum w / sum w^2, errors follow from the squares of the
+    weights. With `counts` a row stands for so many events.
     >>> from hepinf.problems.bump import Exponential
     >>> data = hi.Mixture({"background": Exponential()}).at(hi.Gamma(1.0, 70.0).sample((400, 1), seed=1) + 50.0)
     >>> hi.fit(data)["tau"]
@@ -225,16 +283,8 @@ class UnbinnedLikelihood(_EventLikelihood):
         value, gradient = torch.stack([p.value for p in points]), torch.stack([p.gradient for p in points])
         return value.reshape(theta.shape[:-1]), gradient.reshape(theta.shape)
 
-    def log_prob(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch"]:
-        "log L, differentiable twice in theta."
-        values = []
-        for point in theta.reshape(-1, theta.shape[-1]).double().unbind():
-            log_f = self.log_densities(point)
-            n, extended = self._yields(log_f.detach()), self.fixed_yields is None
-            if extended and log_f.requires_grad:
-                n = _following_yields(log_f, self.weights, n)
-            values.append(_log_likelihood(log_f, self.weights, n, extended))
-        return torch.stack(values).reshape(theta.shape[:-1])
+    def __repr__(self) -> str:
+        return f"UnbinnedLikelihood of {', '.join(self.names)}; {self.note or f'{len(self.x)} events'}"
 
     def subset(self, n: int, seed: int = 0) -> "UnbinnedLikelihood":
         "The same likelihood of n random rows, each for more events; for a coarse search."
@@ -242,5 +292,9 @@ class UnbinnedLikelihood(_EventLikelihood):
             return self
         generator = torch.Generator(self.x.device).manual_seed(seed)
         some = torch.randperm(len(self.x), generator=generator, device=self.x.device)[:n]
-        scale = self.weights.sum() / self.weights[some].sum()
-        return UnbinnedLikelihood(self.mixture, self.x[some], self.weights[some] * scale, chunk=self.chunk)
+        positive = bool((self.weights >= 0).all())
+        scale = self.weights.sum() / self.weights[some].sum() if positive else len(self.x) / n
+        options = {"counts": self.counts, "chunk": self.chunk}
+        other = UnbinnedLikelihood(self.mixture, self.x[some], self.weights[some] * scale, **options)
+        other.scale = self.scale
+        return other

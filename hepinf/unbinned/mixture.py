@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import require_width, takes_arrays
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.protocols import ConditionalDensity
@@ -97,6 +98,8 @@ class _MixtureDensity(_Terms):
         self, x: Float[Tensor, "events features"], theta: Float[Tensor, " parameters"]
     ) -> Float[Tensor, "events terms"]:
         "Logarithm of each density."
+        require_width(x, self.features, "x")
+        require_width(theta, self.parameter_names, "theta")
         at = dict(zip(self.parameter_names, theta.unbind()))
         columns = []
         for term in self.terms.values():
@@ -112,6 +115,7 @@ class _MixtureDensity(_Terms):
         return (self.log_densities(x, theta) + (n / n.sum()).log()).logsumexp(1)
 
 # %% ../../nbs/10_unbinned/05_mixture.ipynb #mixture
+@takes_arrays
 class Mixture(_MixtureDensity):
     """Sum of densities over the same features.
 
@@ -125,10 +129,12 @@ class Mixture(_MixtureDensity):
     def at(
         self,
         events: Float[Tensor, "events features"],
-        weights: Float[Tensor, " events"] | None = None,  # events that each row stands for; None: one
+        weights: Float[Tensor, " events"] | None = None,  # of a generator, or of sPlot; None: one
+        *,
+        counts: bool = False,  # each row stands for so many events, as those of `bin_events`
     ) -> UnbinnedLikelihood:
         "The likelihood of a data set. Raises: InputError for events or weights that are none."
-        return UnbinnedLikelihood(self, events, weights)
+        return UnbinnedLikelihood(self, events, weights, counts=counts)
 
     def members(self) -> list["Mixture"]:
         "Mixtures of the members of ensembles: term k of each; as many as the largest ensemble has."
@@ -143,10 +149,11 @@ def _member(term: Term, k: int) -> Term:
     return Term(term.density.member(k % term.density.size), term.rename)
 
 # %% ../../nbs/10_unbinned/05_mixture.ipynb #compress
+@takes_arrays
 def bin_events(
     x: Float[Tensor, " events"], low: float, high: float, bins: int = 5000
 ) -> tuple[Float[Tensor, "rows 1"], Float[Tensor, " rows"]]:
-    """Rows and weights for `Mixture.at(x)`: mean positions of the events in narrow bins.
+    """Rows and counts for `Mixture.at(*rows, counts=True)`: mean positions of the events in narrow bins.
 
     Raises: InputError for events outside.
     """

@@ -16,11 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..core.arrays import as_tensor, require_width, takes_arrays
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.numerics import bisect
 from ..core.random import Seed, as_generator, spawn
+from ..flows.support import require_density
 from ..train.config import TrainConfig
 from ..train.loop import train
 from .coordinates import Expression
@@ -115,6 +117,7 @@ class _Components(nn.Module):
         self, theta: Float[Tensor, "rows parameters"], names: Sequence[str]
     ) -> Float[Tensor, "rows context"]:
         "What the network sees."
+        require_width(theta, names, "theta")
         values = dict(zip(names, theta.double().unbind(-1)))
         return torch.stack([formula(values).expand(len(theta)) for formula in self.formulas], -1)
 
@@ -182,6 +185,7 @@ class _Window(_ParametricNetwork):
         return ~((x >= self.low) & (x <= self.high)).all(1)
 
 # %% ../../nbs/10_unbinned/03_parametric.ipynb #class
+@takes_arrays
 class ParametricDensity1D(_Window, ConditionalDensityBase):
     "p(x | parameters) of one feature in a window; trained by `fit_parametric`, or made by `.load`."
 
@@ -236,22 +240,20 @@ def _restored(folder: str | Path) -> ParametricDensity1D:
 _ROWS_PER_EPOCH = 16  # batches of new parameters that an epoch draws
 
 
-def _checked_sample(density: ParametricDensity1D, sample: tuple[Tensor, Tensor]) -> None:
-    "Refuse events (rows, events) and parameters (rows, parameters) that do not fit the density."
-    x, theta = sample
+def _checked_sample(density: ParametricDensity1D, sample: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    "Events (rows, events) and parameters (rows, parameters). Raises: InputError if they do not fit the density."
+    x, theta = (as_tensor(part, "sample") for part in sample)
+    wanted = f"x (rows, events) and theta (rows, {len(density.parameter_names)}) are needed"
     if x.dim() != 2 or theta.shape != (len(x), len(density.parameter_names)):
-        raise InputError(
-            f"sample: x (rows, events) and theta (rows, {len(density.parameter_names)}) are needed, "
-            f"got {tuple(x.shape)} and {tuple(theta.shape)}"
-        )
+        raise InputError(f"sample: {wanted}, got {tuple(x.shape)} and {tuple(theta.shape)}")
     if not bool(((x >= density.low) & (x <= density.high)).all()):
         raise InputError(f"sample: events outside the window [{density.low:g}, {density.high:g}], or NaN")
+    require_density(x.reshape(-1, 1), names=density.features)
+    return x, theta
 
 
-def _drawn(
-    density: ParametricDensity1D, simulate: Callable, rows: int, events: int, seed: int
-) -> tuple[Float[Tensor, "rows events"], Float[Tensor, "rows parameters"]]:
-    "Simulated events of parameters that are uniform in the box."
+def _drawn(density: _Window, simulate: Callable, rows: int, events: int, seed: int) -> tuple[Tensor, Tensor]:
+    "Simulated events (rows, events) of parameters (rows, parameters) that are uniform in the box."
     device = density.centre.device
     generator = torch.Generator(device).manual_seed(seed)
     low, high = torch.tensor(list(density.box.values()), dtype=torch.float64, device=device).unbind(1)
@@ -279,8 +281,7 @@ def fit_parametric(
         raise InputError("give either simulate or a sample")
     training = (TrainConfig() if training is None else training).with_defaults(_TRAINING)
     rows = training.batch_size
-    if sample is not None:
-        _checked_sample(density, sample)
+    sample = None if sample is None else _checked_sample(density, sample)
     x, theta = _drawn(density, simulate, 4 * rows, events, spawn(seed, 999_999)) if sample is None else sample
     density.scale.copy_(torch.stack([x.mean(), x.std()]).clamp_min(1e-12))
     if training.steps is not None:
@@ -294,5 +295,6 @@ def fit_parametric(
         return -network(*batch["events"]).mean()
 
     training = training.replace(batch_size=min(rows, len(theta)), vectorise=False)
+    density.requires_grad_(True)  # also of one that was trained before
     train(loss, [density], {"events": source}, training, seeds=[seed], name="density")
     return density.requires_grad_(False)

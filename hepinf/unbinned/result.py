@@ -60,6 +60,7 @@ class ScanResult(Result):
     edm: float  # estimated distance to the maximum in log L
     evaluations: dict[str, int]  # of each stage, in numbers of evaluations of a likelihood
     path: list[list[float]] = field(repr=False)  # accepted and tried points of the fit to all events
+    weights: str = ""  # how the weights of the events were read; empty: there are none
     problems: tuple[str, ...] = ()
 
     @property
@@ -89,5 +90,9 @@ class ScanResult(Result):
 
     def table(self, extra: Mapping[str, Float[Tensor, " parameters"]] | None = None) -> Markdown:
         "The rows as a Markdown table, and below it what speaks against the result."
+        weights = f"\n\n{self.weights}" if self.weights else ""
         problems = "".join(f"\n\n**Problem:** {problem}" for problem in self.problems)
-        return Markdown(markdown_table(self.rows(extra)) + problems)
+        return Markdown(markdown_table(self.rows(extra)) + weights + problems)
+
+    def __repr__(self) -> str:
+        return "\n".join(filter(None, (super().__repr__(), self.weights)))

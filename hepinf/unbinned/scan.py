@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import takes_arrays
 from ..core.errors import InputError
 from ..infer.lbfgs import lbfgs
 from .likelihood import Evaluation, UnbinnedLikelihood
@@ -233,16 +234,20 @@ def _answer(search: _Search, best: _Maximum) -> ScanResult:
     if search.few is search.whole:
         counts["fit"] -= counts["coarse"] + counts["basins"]
     covariance = best.covariance if best.sound else torch.full_like(best.matrix, math.nan)
-    fixed = likelihood.yield_errors(best.theta)
-    variances = torch.einsum("pt,pq,qt->t", best.changes, covariance, best.changes).clamp_min(0).tolist()
-    errors = {name: math.sqrt(e**2 + v) if e else 0.0 for (name, e), v in zip(fixed.items(), variances)}
+    if likelihood.counts:
+        fixed = likelihood.yield_errors(best.theta)
+        variances = torch.einsum("pt,pq,qt->t", best.changes, covariance, best.changes).clamp_min(0).tolist()
+        errors = {name: math.sqrt(e**2 + v) if e else 0.0 for (name, e), v in zip(fixed.items(), variances)}
+    else:
+        covariance, errors = likelihood.weighted_errors(best.theta, covariance)
     yields = dict(zip(likelihood.mixture.terms, best.at.yields.tolist()))
     return ScanResult(
         likelihood.names, best.theta, covariance, float(best.at.value), yields, errors, best.edm, counts,
-        search.whole.points, _problems(search, best),
+        search.whole.points, likelihood.note, _problems(search, best),
     )  # fmt: skip
 
 # %% ../../nbs/10_unbinned/07_scan.ipynb #scan
+@takes_arrays
 def scan(
     likelihood: UnbinnedLikelihood,
     config: ScanConfig | None = None,

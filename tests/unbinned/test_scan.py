@@ -65,7 +65,7 @@ def test_exact_pulls_and_fixed_yields():
         x = bump.pseudo_data(truth, generator, 1000, 10_000)
         rows = bin_events(x[:, 0], *bump.WINDOW, 2000)
         mixture = Mixture(EXACT, {"signal": 1000, "background": 10_000})
-        found = scan(mixture.at(*rows), ScanConfig(starts=2))
+        found = scan(mixture.at(*rows, counts=True), ScanConfig(starts=2))
         assert found.ok, found.problems
         pulls.append((found.theta - truth) / found.error)
     pulls = torch.stack(pulls)
@@ -166,7 +166,7 @@ def test_saved_density_is_the_same_and_guarded(densities, tmp_path):
 def test_grid_and_scan_agree():
     truth = torch.tensor([300.0, 15.0, 90.0], dtype=torch.float64)
     rows = bin_events(bump.pseudo_data(truth, torch.Generator().manual_seed(9), 1000, 5000)[:, 0], *bump.WINDOW, 2000)
-    likelihood = Mixture(EXACT).at(*rows)
+    likelihood = Mixture(EXACT).at(*rows, counts=True)
     found = scan(likelihood)
     axis = torch.linspace(-2, 2, 9, dtype=torch.float64)
     others = {"Gamma": float(found.theta[1]), "tau": float(found.theta[2])}

@@ -17,13 +17,29 @@ from ...core.errors import InputError
 from .detector import PROCESSES
 from .objects import SCHEMA, Objects, Selection
 
+# %% ../../../nbs/14_problems/16_htautau_files.ipynb #tree
+_TREES = ("TTree", "ROOT::RNTuple")
+
+
+def _tree_name(keys: Sequence[str], tree: str | None) -> str:
+    "The tree to read, of all keys with their cycles: the only one, or the named one, its newest cycle if none is said."
+    cycles: dict[str, list[str]] = {}
+    for key in keys:
+        name, _, cycle = key.partition(";")
+        cycles.setdefault(name, []).append(cycle)
+    if tree is None and len(cycles) != 1:
+        raise InputError(f"choose a tree: {', '.join(cycles)}" if cycles else "there is no tree in this file")
+    name, _, cycle = (next(iter(cycles)) if tree is None else tree).partition(";")
+    if name not in cycles:
+        raise InputError(unknown_name("tree", name, cycles))
+    if cycle and cycle not in cycles[name]:
+        raise InputError(f"tree '{name}' has no cycle {cycle}; there are {', '.join(sorted(cycles[name]))}")
+    return f"{name};{cycle}" if cycle else name
+
 # %% ../../../nbs/14_problems/16_htautau_files.ipynb #open
 def column_names(path: str | Path, tree: str | None = None) -> list[str]:
     "Names of the columns of a parquet file or of a tree; ValueError if the file or the tree cannot be read."
     return _opened(Path(path), tree, lambda source: list(source.keys()), lambda file: file.schema_arrow.names)
-
-
-_TREES = ("TTree", "ROOT::RNTuple")
 
 
 def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
@@ -36,13 +52,14 @@ def _opened(path: Path, tree: str | None, of_tree: Any, of_parquet: Any) -> Any:
             with module.ParquetFile(path) as file:
                 return of_parquet(file)
         with module.open(path) as file:
-            trees = list(dict.fromkeys(k.split(";")[0] for k, c in file.classnames().items() if c in _TREES))
-            if (tree or len(trees) != 1) and tree not in trees:
-                listed = ", ".join(trees) or "there is none"
-                raise InputError(unknown_name("tree", tree, trees) if tree else f"choose a tree: {listed}")
-            return of_tree(file[tree or trees[0]])
-    except (OSError, ValueError) as error:  # errors of pyarrow are both
+            return of_tree(file[_tree_name([k for k, c in file.classnames().items() if c in _TREES], tree)])
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+    except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # whatever the readers find in a damaged file
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: it cannot be read, is it cut off or of another kind? {said:.160}") from None
 
 
 def read_columns(path: str | Path, names: Sequence[str], tree: str | None = None) -> dict[str, Any]:
