@@ -6,6 +6,7 @@
 __all__ = ['BinnedLikelihood']
 
 # %% ../../nbs/07_binned/10_likelihood.ipynb #imports
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.expansion import Exact, GaussNewton
+from ..core.expansion import Arrow, Exact, GaussNewton
 from ..core.likelihood import LikelihoodBase
 from ..core.random import Seed
 
@@ -29,7 +30,7 @@ class BinnedData(LikelihoodBase):
         self.bounds, self.start = model.bounds, model.nominal
         self.fixed = torch.tensor(model.fixed, dtype=torch.bool, device=model.device)
         self.batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
-        self.rank = float(counts.shape[-1])
+        self.rank = math.inf if model.yields.in_blocks else float(counts.shape[-1])
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
@@ -74,9 +75,7 @@ class BinnedExperiment(BinnedData):
 
     def depends_on_gradients(self, theta: Tensor) -> bool:
         "Whether data or templates want gradients."
-        yields = self.model.yields
-        tensors = (self.counts, self.auxdata, yields.nominal, yields.shapes.linear, yields.shapes.curved)
-        return any(x.requires_grad for x in tensors)
+        return any(x.requires_grad for x in (self.counts, self.auxdata, self.model.yields))
 
     def asimov(self, theta: Float[Tensor, "*batch parameters"]) -> "BinnedLikelihood":
         "The likelihood of the data that are expected at theta."
@@ -101,11 +100,13 @@ class BinnedLikelihood(BinnedExperiment):
 
     def quadratic(
         self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
-    ) -> Exact | GaussNewton:
+    ) -> Exact | GaussNewton | Arrow:
         "Value, gradient and curvature in the free parameters; `approximate`: by the factors of Gauss and Newton."
         if approximate:
             value, gradient, slopes, weights, diagonal = self.model.linearised(theta, self.counts, self.auxdata)
             return GaussNewton(value, gradient[:, free], slopes[:, :, free], weights, diagonal[:, free])
+        if self.model.yields.in_blocks:
+            return self.model.arrow(theta, self.counts, self.auxdata, free)
         value, gradient, hessian = self.model.derivatives(theta, self.counts, self.auxdata)
         if len(free) < theta.shape[1]:
             gradient, hessian = gradient[:, free], hessian[:, free[:, None], free]

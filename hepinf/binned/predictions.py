@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .blocks import compile_yields
 from .compile import CompiledModel
 from .constraints import compile_constraints, expected_auxdata, fluctuated
-from .derivatives import PoissonYields
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -30,7 +30,7 @@ class NamedParameters:
         self.fixed = [p.fixed for p in parameters]
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
-        self.yields = PoissonYields(compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
+        self.yields = compile_yields(compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
         self.constraints = compile_constraints([p.constraint for p in parameters], self.device)
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}

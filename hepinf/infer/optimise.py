@@ -161,8 +161,7 @@ def _advance(
     better = live & (new.value >= local.value - rounding) & torch.isfinite(new.gradient).all(1)
     state.at = torch.where(better[:, None], trial, state.at)
     state.last_edm = torch.where(better, edm, state.last_edm)
-    pairs = zip(vars(new).values(), vars(local).values())
-    state.local = type(local)(*(torch.where(better.reshape(-1, *(1,) * (x.dim() - 1)), x, y) for x, y in pairs))
+    state.local = new.where(better, local)
     # success: less damping, none for the last steps; failure: half the step, and more damping when that is short
     short = ~better & (state.length < 0.02)
     relaxed = torch.where((state.damping > 1e-4) & (edm > tolerance), state.damping / 100, 0.0)
@@ -198,7 +197,7 @@ def newton(
         active = state.active
         step, edm, definite = state.local.solve(state.local.gradient, state.damping, active)
         lost = ~definite & (state.damping == 0) & (state.last_edm < tolerance)
-        if isinstance(state.local, Exact) and bool(lost.any()):
+        if not isinstance(state.local, GaussNewton) and bool(lost.any()):
             state.at, state.local, higher = _escape(evaluate, state, lost, active, 1e-3 * tolerance)
             state.last_edm, lost = torch.where(higher, math.inf, state.last_edm), lost & ~higher
             if bool(higher.any()) and iteration < iterations:
