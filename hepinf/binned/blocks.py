@@ -161,6 +161,35 @@ class BlockSlopes(BlockTables):
             slopes[:, block.parameters, block.bins] = block.yields.jacobian(theta[:, block.parameters])[1]
         return self.by_cell(theta), slopes
 
+# %% ../../nbs/07_binned/14_blocks.ipynb #arrow
+def block_curvature(block: Block, theta: Tensor, counts: Tensor, approximate: bool) -> tuple[Tensor, ...]:
+    "Yields, gradient, curvature of a block, and what it leaves out of the second derivatives in single parameters."
+    if not approximate:
+        nu, gradient, hessian = block.yields.poisson_hessian(theta, counts)
+        return nu, gradient, -hessian, torch.zeros_like(theta)
+    nu, gradient, slopes, weights, bent = block.yields.poisson_slopes(theta, counts)
+    return nu, gradient, (slopes.mT * weights[:, None]) @ slopes, bent
+
+
+def poisson_arrow(
+    y: BlockTables, theta: Tensor, counts: Tensor, approximate: bool = False
+) -> tuple[Tensor, Arrow, Tensor]:
+    "Yields (points, bins), gradient and curvature of sum(n ln nu - nu), and what that leaves out (points, parameters)."
+    points, (blocks, longest), common = len(theta), y.own.shape, len(y.common)
+    nu, gradient, bent = theta.new_zeros(points, y.bins), torch.zeros_like(theta), torch.zeros_like(theta)
+    inner = theta.new_zeros(points, blocks, longest, longest)
+    border, corner = theta.new_zeros(points, blocks, longest, common), theta.new_zeros(points, common, common)
+    for k, block in enumerate(y.blocks):
+        own, shared = block.own, block.shared
+        parts = block_curvature(block, theta[:, block.parameters], counts[:, block.bins], approximate)
+        nu[:, block.bins], curvature = parts[0], parts[2]
+        gradient.index_add_(1, block.parameters, parts[1])
+        bent.index_add_(1, block.parameters, parts[3])
+        inner[:, k, :own, :own] = curvature[:, :own, :own]
+        border[:, k, :own].index_copy_(2, shared, curvature[:, :own, own:])
+        corner[:, shared[:, None], shared] += curvature[:, own:, own:]
+    return nu, Arrow(theta.new_zeros(points), gradient, inner, border, corner, y.own, y.common), bent
+
 # %% ../../nbs/07_binned/14_blocks.ipynb #derivatives
 class BlockYields(BlockSlopes):
     "Yields of blocks with the Poisson term of given counts (points, bins)."
@@ -176,13 +205,9 @@ class BlockYields(BlockSlopes):
             gradient.index_add_(1, block.parameters, parts[1])
         return nu, gradient
 
-    def poisson_arrow(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Arrow]:
-        "Yields (points, bins), and the gradient and curvature of sum(n ln nu - nu) without its value."
-        return poisson_arrow(self, theta, counts)
-
     def poisson_hessian(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "Yields (points, bins), gradient (points, parameters) and Hessian of sum(n ln nu - nu)."
-        nu, arrow = self.poisson_arrow(theta, counts)
+        nu, arrow, _ = poisson_arrow(self, theta, counts)
         return nu, arrow.gradient, -arrow.curvature
 
     def poisson_slopes(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -197,23 +222,6 @@ class BlockYields(BlockSlopes):
             gradient.index_add_(1, block.parameters, parts[1])
             diagonal.index_add_(1, block.parameters, parts[4])
         return nu, gradient, slopes, weights, diagonal
-
-
-def poisson_arrow(y: BlockTables, theta: Tensor, counts: Tensor) -> tuple[Tensor, Arrow]:
-    "See `BlockYields.poisson_arrow`."
-    points, (blocks, longest), common = len(theta), y.own.shape, len(y.common)
-    nu, gradient = theta.new_zeros(points, y.bins), torch.zeros_like(theta)
-    inner = theta.new_zeros(points, blocks, longest, longest)
-    border, corner = theta.new_zeros(points, blocks, longest, common), theta.new_zeros(points, common, common)
-    for k, block in enumerate(y.blocks):
-        own, shared = block.own, block.shared
-        parts = block.yields.poisson_hessian(theta[:, block.parameters], counts[:, block.bins])
-        nu[:, block.bins], hessian = parts[0], parts[2]
-        gradient.index_add_(1, block.parameters, parts[1])
-        inner[:, k, :own, :own] = -hessian[:, :own, :own]
-        border[:, k, :own].index_copy_(2, shared, -hessian[:, :own, own:])
-        corner[:, shared[:, None], shared] -= hessian[:, own:, own:]
-    return nu, Arrow(theta.new_zeros(points), gradient, inner, border, corner, y.own, y.common)
 
 # %% ../../nbs/07_binned/14_blocks.ipynb #which
 _PARAMETERS = 300  # of a model that stays whole

@@ -6,7 +6,6 @@
 __all__ = ['BinnedLikelihood']
 
 # %% ../../nbs/07_binned/10_likelihood.ipynb #imports
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +29,8 @@ class BinnedData(LikelihoodBase):
         self.bounds, self.start = model.bounds, model.nominal
         self.fixed = torch.tensor(model.fixed, dtype=torch.bool, device=model.device)
         self.batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
-        self.rank = math.inf if model.yields.in_blocks else float(counts.shape[-1])
+        # in blocks, Gauss-Newton costs no more than Newton
+        self.rank = 0.0 if model.yields.in_blocks else float(counts.shape[-1])
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
@@ -102,11 +102,11 @@ class BinnedLikelihood(BinnedExperiment):
         self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
     ) -> Exact | GaussNewton | Arrow:
         "Value, gradient and curvature in the free parameters; `approximate`: by the factors of Gauss and Newton."
+        if self.model.yields.in_blocks:
+            return self.model.arrow(theta, (self.counts, self.auxdata), free, approximate)
         if approximate:
             value, gradient, slopes, weights, diagonal = self.model.linearised(theta, self.counts, self.auxdata)
             return GaussNewton(value, gradient[:, free], slopes[:, :, free], weights, diagonal[:, free])
-        if self.model.yields.in_blocks:
-            return self.model.arrow(theta, self.counts, self.auxdata, free)
         value, gradient, hessian = self.model.derivatives(theta, self.counts, self.auxdata)
         if len(free) < theta.shape[1]:
             gradient, hessian = gradient[:, free], hessian[:, free[:, None], free]

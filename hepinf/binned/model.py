@@ -97,10 +97,10 @@ class LogLikelihood(Predictions):
 class BlockLikelihood(LogLikelihood):
     "The curvature of models in blocks."
 
-    def arrow(self, theta: Tensor, counts: Tensor, auxdata: Tensor, free: Tensor) -> Arrow:
-        "log L, gradient and curvature in the free parameters, of a model in blocks."
-        y = self.yields
-        value, gradient, *parts = self._in_chunks(arrow_terms, rows_at_once(y)[1], theta, counts, auxdata)
+    def arrow(self, theta: Tensor, data: tuple[Tensor, Tensor], free: Tensor, approximate: bool = False) -> Arrow:
+        "log L, gradient and curvature in the free parameters; `approximate`: without mixed second derivatives."
+        y, terms = self.yields, partial(arrow_terms, approximate=approximate)
+        value, gradient, *parts = self._in_chunks(terms, rows_at_once(y)[1], theta, *data)
         place = free.new_full((y.size + 1,), len(free)).index_copy_(0, free, torch.arange(len(free)).to(free))
         return Arrow(value, gradient[:, free], *parts, place[y.own], place[y.common])
 

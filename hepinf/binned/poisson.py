@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
-from .blocks import BlockYields
+from .blocks import BlockYields, poisson_arrow
 from .constraints import Constraints, constraint_slopes, expected_auxdata
 from .derivatives import PoissonYields
 
@@ -84,12 +85,15 @@ def gauss_newton_terms(
     return log_likelihood(nu, theta, counts, auxdata, c), gradient, slopes, weights, diagonal
 
 # %% ../../nbs/07_binned/06_poisson.ipynb #arrow
-def arrow_terms(y: BlockYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple[Tensor, ...]:
+def arrow_terms(
+    y: BlockYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor, approximate: bool = False
+) -> tuple[Tensor, ...]:
     "log L, gradient and the blocks, border and corner of the curvature of a model in blocks."
-    nu, arrow = y.poisson_arrow(theta, counts)
+    nu, arrow, bent = poisson_arrow(y, theta, counts, approximate)
     slope, curvature = constraint_slopes(c, theta, auxdata)
     arrow.gradient[:, c.parameter] += slope
-    diagonal = theta.new_zeros(len(theta), y.size + 1).index_copy_(1, c.parameter, curvature)
+    diagonal = torch.zeros_like(theta).index_copy_(1, c.parameter, curvature)
+    diagonal = pad(torch.maximum(diagonal - bent, diagonal / 4), (0, 1))
     arrow.blocks.diagonal(dim1=2, dim2=3).add_(diagonal[:, y.own])
     arrow.corner.diagonal(dim1=1, dim2=2).add_(diagonal[:, y.common])
     value = log_likelihood(nu, theta, counts, auxdata, c)
