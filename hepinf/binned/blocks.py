@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -124,7 +123,7 @@ class BlockTables(PoissonYields):
         "Whether templates want gradients."
         return any(block.yields.requires_grad for block in self.blocks)
 
-    def cast(self, dtype: torch.dtype) -> Self:
+    def cast(self, dtype: torch.dtype) -> "BlockTables":
         "The same in another precision."
         other = copy.copy(self)
         other.nominal, other.mc_ratio = self.nominal.to(dtype), self.mc_ratio.to(dtype)

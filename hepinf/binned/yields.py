@@ -9,7 +9,6 @@ __all__ = ['Yields']
 import copy
 import math
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -71,7 +70,7 @@ class YieldTables:
         "Whether templates want gradients."
         return any(x.requires_grad for x in (self.nominal, self.shapes.linear, self.shapes.curved))
 
-    def cast(self, dtype: torch.dtype) -> Self:
+    def cast(self, dtype: torch.dtype) -> "YieldTables":
         "The same in another precision."
         other = copy.copy(self)
         vars(other).update({name: in_precision(value, dtype) for name, value in vars(self).items()})
