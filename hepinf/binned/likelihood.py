@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.expansion import Arrow, Exact, GaussNewton
+from ..core.expansion import Exact, Expansion, GaussNewton
 from ..core.likelihood import LikelihoodBase
 from ..core.random import Seed
 
@@ -100,7 +100,7 @@ class BinnedLikelihood(BinnedExperiment):
 
     def quadratic(
         self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
-    ) -> Exact | GaussNewton | Arrow:
+    ) -> Expansion:
         "Value, gradient and curvature in the free parameters; `approximate`: by the factors of Gauss and Newton."
         if self.model.yields.in_blocks:
             return self.model.arrow(theta, (self.counts, self.auxdata), free, approximate)

@@ -180,3 +180,6 @@ class Arrow:
     def where(self, better: Tensor, other: "Arrow") -> "Arrow":
         "These expansions where they are better, others elsewhere."
         return Arrow(*_chosen(better, self._parts(), other._parts()), self.own, self.common)
+
+# %% ../../nbs/01_core/07_expansion.ipynb #expansion
+Expansion = Exact | GaussNewton | Arrow

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .checks import index_of, require_finite
 from .errors import InputError
-from .expansion import Exact, GaussNewton
+from .expansion import Exact, Expansion
 from .protocols import Likelihood, LogDensity
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #autograd
@@ -123,7 +123,7 @@ class LikelihoodBase(_Adjustable, _OneDataSet):
         "log L (*batch,) and its gradient (*batch, parameters); no graph is kept."
         return autograd_gradient(self.log_prob, theta)
 
-    def quadratic(self, theta: Tensor, free: Tensor, approximate: bool = False) -> Exact | GaussNewton:
+    def quadratic(self, theta: Tensor, free: Tensor, approximate: bool = False) -> Expansion:
         "Value, gradient and curvature in the free parameters of each data set."
         return autograd_expansion(self.log_prob, theta, free)
 

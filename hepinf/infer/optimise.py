@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.expansion import Exact, GaussNewton
+from ..core.expansion import Exact, Expansion, GaussNewton
 
 # %% ../../nbs/08_infer/00_optimise.ipynb #status
 class Status(IntEnum):
@@ -40,7 +40,7 @@ class Ascent:
 
 # %% ../../nbs/08_infer/00_optimise.ipynb #within
 def _within(
-    local: Exact | GaussNewton,
+    local: Expansion,
     at: Tensor,
     step: Tensor,
     damping: Tensor,
@@ -73,7 +73,7 @@ class _Running:
 
     rows: Tensor  # their numbers in the batch
     at: Tensor
-    local: Exact | GaussNewton
+    local: Expansion
     damping: Tensor
     length: Tensor
     last_edm: Tensor
@@ -98,7 +98,7 @@ class _Running:
 # %% ../../nbs/08_infer/00_optimise.ipynb #escape
 def _escape(
     evaluate: Callable, state: _Running, lost: Tensor, active: Tensor, gain: float
-) -> tuple[Tensor, Exact, Tensor]:
+) -> tuple[Tensor, Expansion, Tensor]:
     "Leave a saddle: points, expansions, and which of the `lost` rows are higher by `gain` now."
     keep = ~(active[lost][:, :, None] | active[lost][:, None, :])
     matrix = state.local.curvature[lost] * keep
@@ -179,7 +179,7 @@ def _unmoved(theta: Tensor) -> Ascent:
 
 # %% ../../nbs/08_infer/00_optimise.ipynb #newton
 def newton(
-    evaluate: Callable[[Tensor, Tensor], Exact | GaussNewton],  # (theta (rows, free), rows) -> expansion there
+    evaluate: Callable[[Tensor, Tensor], Expansion],  # (theta (rows, free), rows) -> expansion there
     theta: Float[Tensor, "data free"],
     low: Float[Tensor, "data free"],
     high: Float[Tensor, "data free"],
