@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.expansion import Exact, Expansion, GaussNewton
 from ..core.likelihood import LikelihoodBase
+from ..core.numerics import broadcast_shape
 from ..core.random import Seed
 
 # %% ../../nbs/07_binned/10_likelihood.ipynb #data
@@ -28,13 +29,13 @@ class BinnedData(LikelihoodBase):
         self.names, self.poi = list(model.parameter_names), model.poi
         self.bounds, self.start = model.bounds, model.nominal
         self.fixed = torch.tensor(model.fixed, dtype=torch.bool, device=model.device)
-        self.batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
+        self.batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
         # in blocks, Gauss-Newton costs no more than Newton
         self.rank = 0.0 if model.yields.in_blocks else float(counts.shape[-1])
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
-        batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
+        batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
         return self._changed(counts=counts, auxdata=auxdata, batch_shape=batch_shape)
 
     def flatten(self, shape: Sequence[int]) -> "BinnedLikelihood":

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Bijection
 from ..core.random import Seed, as_generator
 from .adapters import layer_from_card, layers_card
@@ -55,7 +56,7 @@ def _rows(x: Tensor, context: Tensor | None, dim: int, context_size: int) -> _Ro
     if context.shape[-1:] != (context_size,):
         raise InputError(f"context needs the shape (..., {context_size}), got {tuple(context.shape)}")
     try:
-        shape = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        shape = broadcast_shape(x.shape[:-1], context.shape[:-1])
     except RuntimeError:
         raise InputError(f"points {tuple(x.shape)} and context {tuple(context.shape)} do not match") from None
     if context.numel() == context_size:
@@ -128,7 +129,7 @@ def _sample(flow: "Flow", n: int, context: Tensor | None, seed: Seed) -> Tensor:
     "Normal points, taken back through the layers and into the support."
     if n < 1:
         raise InputError(f"n: at least one point, not {n}")
-    shape = (n,) if context is None else torch.broadcast_shapes((n,), context.shape[:-1])
+    shape = (n,) if context is None else broadcast_shape((n,), context.shape[:-1])
     device = flow.support.mean.device
     z = torch.randn(*shape, flow.dim, generator=as_generator(seed, device), dtype=flow.dtype, device=device)
     rows, context, shape = _rows(z, context, flow.dim, flow.context_size)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.likelihood import as_likelihood
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Likelihood
 from .lbfgs import lbfgs
 from .optimise import Ascent, Status, newton
@@ -68,7 +69,7 @@ def _prepare(likelihood: Likelihood, fixed: Any) -> _Task:
     mask = fixed if isinstance(fixed, Tensor) else torch.zeros(size, dtype=torch.bool, device=start.device)
     values = _fixed_values(() if isinstance(fixed, Tensor) else fixed, likelihood)
     batches = [start.shape[:-1], mask.shape[:-1], likelihood.batch_shape, *(value.shape for value in values.values())]
-    shape = torch.broadcast_shapes(*batches)
+    shape = broadcast_shape(*batches)
     theta = start.expand(*shape, size).reshape(-1, size).clone()
     for k, value in values.items():
         theta[:, k] = value.expand(shape).reshape(-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.likelihood import as_likelihood
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Experiment
 from ..core.results import gather
 from .mle import fit
@@ -72,7 +73,7 @@ class TestStatistic:
 
     def conditional(self, mu: Tensor) -> FitResult:
         "Fits with the strength fixed; `mu` broadcasts against the data."
-        start = self.free.theta.expand(*torch.broadcast_shapes(mu.shape, self.best.shape), -1)
+        start = self.free.theta.expand(*broadcast_shape(mu.shape, self.best.shape), -1)
         fits = fit(self.likelihood.starting_at(start), fixed={self.poi: mu})
         self.problems = gather(self.problems, fits)
         return fits
