@@ -1,12 +1,13 @@
 # make run    reproduce INFERNO's Table 1 (laptop scale, minutes on two cores)
 # make test   every check of the project
+# make gpu    numbers, times and papers on a GPU beside the CPU, within eight minutes; DEVICE=cpu tests the check itself
 # Both create .venv with $(PYTHON) if it is absent; to choose another Python: make run PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= .
 
-.PHONY: run test readme clean
+.PHONY: run test gpu readme clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/run.stamp
@@ -18,6 +19,10 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check nbs tests
 	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2 --timing
 	$(BIN)/pytest
+
+DEVICE ?= cuda
+gpu: $(VENV)/run.stamp
+	$(BIN)/hepinf check-device --device $(DEVICE) -o device_check.json
 
 # README.md is nbs/index.ipynb, executed, without the cells that only show results; its figures stay in nbs/images.
 readme:

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def single_precision():
-    "pyhf's pytorch backend makes float64 the default of the whole process; every test starts and ends without that."
+    "A backend of pyhf may make float64 the default of the whole process; every test starts and ends without that."
     torch.set_default_dtype(torch.float32)
     yield
     torch.set_default_dtype(torch.float32)

@@ -161,8 +161,27 @@ def poisson_slopes(
     diagonal = diagonal_curvature(y, groups, theta, terms)
     return terms.nu, gradient, slopes, torch.where(counts > 0, counts / terms.nu**2, 0.0), diagonal
 
+# %% ../../nbs/07_binned/04_derivatives.ipynb #class-poisson
+class PoissonTerms(Yields):
+    "Yields with the Poisson term of given counts (points, bins)."
+
+    groups: Groups
+    in_blocks = False  # whether the curvature is an arrow
+
+    def poisson_gradient(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        "See the function of this name."
+        return poisson_gradient(self, self.groups, theta, counts)
+
+    def poisson_hessian(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        "See the function of this name."
+        return poisson_hessian(self, self.groups, theta, counts)
+
+    def poisson_slopes(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        "See the function of this name."
+        return poisson_slopes(self, self.groups, theta, counts)
+
 # %% ../../nbs/07_binned/04_derivatives.ipynb #class
-class PoissonYields(Yields):
+class PoissonYields(PoissonTerms):
     "Yields with their exact derivatives, for a batch of points."
 
     def __init__(

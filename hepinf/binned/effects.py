@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/07_binned/01_effects.ipynb #imports
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -66,11 +67,12 @@ class Grid:
 
 def arrange(samples: Sequence[CompiledSample], bins: Sequence[int]) -> Grid:
     "The grid of samples in channels with these numbers of bins."
-    first = [sum(bins[:c]) for c in range(len(bins))]
-    sample_slots = [sum(s.channel == sample.channel for s in samples[:i]) for i, sample in enumerate(samples)]
-    starts = [slot * sum(bins) + first[s.channel] for slot, s in zip(sample_slots, samples)]
-    spans = tuple(slice(start, start + bins[s.channel]) for start, s in zip(starts, samples))
-    return Grid(max(sample_slots) + 1, sum(bins), spans)
+    first, used, spans = [0, *accumulate(bins)], [0] * len(bins), []
+    for sample in samples:
+        start = used[sample.channel] * first[-1] + first[sample.channel]
+        spans.append(slice(start, start + bins[sample.channel]))
+        used[sample.channel] += 1
+    return Grid(max(used), first[-1], tuple(spans))
 
 # %% ../../nbs/07_binned/01_effects.ipynb #shapes
 @dataclass(frozen=True)

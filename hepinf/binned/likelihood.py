@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.expansion import Exact, GaussNewton
+from ..core.expansion import Exact, Expansion, GaussNewton
 from ..core.likelihood import LikelihoodBase
+from ..core.numerics import broadcast_shape
 from ..core.random import Seed
 
 # %% ../../nbs/07_binned/10_likelihood.ipynb #data
@@ -29,12 +30,13 @@ class BinnedData(LikelihoodBase):
         self.problems = model.problems
         self.bounds, self.start = model.bounds, model.nominal
         self.fixed = torch.tensor(model.fixed, dtype=torch.bool, device=model.device)
-        self.batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
-        self.rank = float(counts.shape[-1])
+        self.batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
+        # in blocks, Gauss-Newton costs no more than Newton
+        self.rank = 0.0 if model.yields.in_blocks else float(counts.shape[-1])
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
-        batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
+        batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
         return self._changed(counts=counts, auxdata=auxdata, batch_shape=batch_shape)
 
     def flatten(self, shape: Sequence[int]) -> "BinnedLikelihood":
@@ -80,9 +82,7 @@ class BinnedExperiment(BinnedData):
 
     def depends_on_gradients(self, theta: Tensor) -> bool:
         "Whether data or templates want gradients."
-        yields = self.model.yields
-        tensors = (self.counts, self.auxdata, yields.nominal, yields.shapes.linear, yields.shapes.curved)
-        return any(x.requires_grad for x in tensors)
+        return any(x.requires_grad for x in (self.counts, self.auxdata, self.model.yields))
 
     def asimov(self, theta: Float[Tensor, "*batch parameters"]) -> "BinnedLikelihood":
         "The likelihood of the data that are expected at theta."
@@ -107,8 +107,10 @@ class BinnedLikelihood(BinnedExperiment):
 
     def quadratic(
         self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
-    ) -> Exact | GaussNewton:
+    ) -> Expansion:
         "Value, gradient and curvature in the free parameters; `approximate`: by the factors of Gauss and Newton."
+        if self.model.yields.in_blocks:
+            return self.model.arrow(theta, (self.counts, self.auxdata), free, approximate)
         if approximate:
             value, gradient, slopes, weights, diagonal = self.model.linearised(theta, self.counts, self.auxdata)
             return GaussNewton(value, gradient[:, free], slopes[:, :, free], weights, diagonal[:, free])

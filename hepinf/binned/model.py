@@ -21,6 +21,7 @@ from .export import changed_workspace, processes_to_workspace
 from .functions import bound_terms
 from .likelihood import BinnedLikelihood
 from hepinf.binned.poisson import (
+    arrow_terms,
     gauss_newton_terms,
     gradient_terms,
     hessian_terms,
@@ -32,6 +33,7 @@ from hepinf.binned.poisson import (
 from .predictions import Predictions, negative_yield
 from .processes import Parameter, Process
 from ..core.errors import InputError
+from ..core.expansion import Arrow
 from ..core.tables import Markdown, markdown_table, number
 from ..workspaces.measurement import PoiChoice, read_workspace
 from ..workspaces.parameters import parameter_counts
@@ -93,8 +95,19 @@ class LogLikelihood(Predictions):
         require_lengths(counts, auxdata, self.yields.bins, len(self.constraints))
         return counts, auxdata
 
+# %% ../../nbs/07_binned/12_model.ipynb #arrow
+class BlockLikelihood(LogLikelihood):
+    "The curvature of models in blocks."
+
+    def arrow(self, theta: Tensor, data: tuple[Tensor, Tensor], free: Tensor, approximate: bool = False) -> Arrow:
+        "log L, gradient and curvature in the free parameters; `approximate`: without mixed second derivatives."
+        y, terms = self.yields, partial(arrow_terms, approximate=approximate)
+        value, gradient, *parts = self._in_chunks(terms, rows_at_once(y)[1], theta, *data)
+        place = free.new_full((y.size + 1,), len(free)).index_copy_(0, free, torch.arange(len(free)).to(free))
+        return Arrow(value, gradient[:, free], *parts, place[y.own], place[y.common])
+
 # %% ../../nbs/07_binned/12_model.ipynb #measured
-class MeasuredModel(LogLikelihood):
+class MeasuredModel(BlockLikelihood):
     "A likelihood with its data: what was measured, and how well it is described."
 
     observed: Tensor | None = None  # counts of the workspace that it was read from

@@ -12,9 +12,11 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
+from .blocks import BlockYields, poisson_arrow
 from .constraints import Constraints, constraint_slopes, expected_auxdata
-from .derivatives import PoissonYields, poisson_gradient, poisson_hessian, poisson_slopes
+from .derivatives import PoissonYields
 
 # %% ../../nbs/07_binned/06_poisson.ipynb #terms
 def poisson_log_prob(nu: Float[Tensor, "*#batch"], n: Float[Tensor, "*#batch"]) -> Float[Tensor, "*#batch"]:
@@ -54,7 +56,7 @@ def gradient_terms(
     y: PoissonYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
 ) -> tuple[Tensor, ...]:
     "log L (points,) and its gradient (points, parameters)."
-    nu, gradient = poisson_gradient(y, y.groups, theta, counts)
+    nu, gradient = y.poisson_gradient(theta, counts)
     slope, _ = constraint_slopes(c, theta, auxdata)
     gradient[:, c.parameter] += slope
     return log_likelihood(nu, theta, counts, auxdata, c), gradient
@@ -64,7 +66,7 @@ def hessian_terms(
     y: PoissonYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
 ) -> tuple[Tensor, ...]:
     "log L (points,), its gradient (points, parameters) and Hessian (points, parameters, parameters)."
-    nu, gradient, hessian = poisson_hessian(y, y.groups, theta, counts)
+    nu, gradient, hessian = y.poisson_hessian(theta, counts)
     slope, curvature = constraint_slopes(c, theta, auxdata)
     gradient[:, c.parameter] += slope
     hessian.diagonal(dim1=1, dim2=2)[:, c.parameter] -= curvature
@@ -75,12 +77,27 @@ def gauss_newton_terms(
     y: PoissonYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
 ) -> tuple[Tensor, ...]:
     "log L, gradient, slopes J (points, bins, parameters), weights W (points, bins), diagonal C (points, parameters)."
-    nu, gradient, slopes, weights, bent = poisson_slopes(y, y.groups, theta, counts)
+    nu, gradient, slopes, weights, bent = y.poisson_slopes(theta, counts)
     slope, curvature = constraint_slopes(c, theta, auxdata)
     gradient[:, c.parameter] += slope
     diagonal = torch.zeros_like(theta).index_copy_(1, c.parameter, curvature)
     diagonal = torch.maximum(diagonal - bent, diagonal / 4)
     return log_likelihood(nu, theta, counts, auxdata, c), gradient, slopes, weights, diagonal
+
+# %% ../../nbs/07_binned/06_poisson.ipynb #arrow
+def arrow_terms(
+    y: BlockYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor, approximate: bool = False
+) -> tuple[Tensor, ...]:
+    "log L, gradient and the blocks, border and corner of the curvature of a model in blocks."
+    nu, arrow, bent = poisson_arrow(y, theta, counts, approximate)
+    slope, curvature = constraint_slopes(c, theta, auxdata)
+    arrow.gradient[:, c.parameter] += slope
+    diagonal = torch.zeros_like(theta).index_copy_(1, c.parameter, curvature)
+    diagonal = pad(torch.maximum(diagonal - bent, diagonal / 4), (0, 1))
+    arrow.blocks.diagonal(dim1=2, dim2=3).add_(diagonal[:, y.own])
+    arrow.corner.diagonal(dim1=1, dim2=2).add_(diagonal[:, y.common])
+    value = log_likelihood(nu, theta, counts, auxdata, c)
+    return value, arrow.gradient, arrow.blocks, arrow.border, arrow.corner
 
 # %% ../../nbs/07_binned/06_poisson.ipynb #chunks
 def in_chunks(
@@ -105,6 +122,9 @@ def in_chunks(
 
 def rows_at_once(y: PoissonYields) -> tuple[int, int, int]:
     "Points whose gradient, Hessian or Gauss-Newton terms fit into a cache of some megabytes."
+    if isinstance(y, BlockYields):
+        gradient, _, gauss_newton = map(min, zip(*(rows_at_once(block.yields) for block in y.blocks)))
+        return gradient, max(1, int(8e6 / y.numbers)), min(gauss_newton, max(1, int(8e6 / (y.bins * y.size))))
     groups, parameters = len(y.groups), y.size
     per_row = groups * (y.groups.group_mask.shape[1] + parameters)
     sizes = 2e5 / (y.rates.log_low.numel() + 1), 8e6 / max(per_row + parameters**2, 1), 1e6 / max(per_row, 1)

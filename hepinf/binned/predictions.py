@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .blocks import compile_yields
 from .compile import CompiledModel
 from .constraints import compile_constraints, expected_auxdata, fluctuated
 from .derivatives import PoissonYields
@@ -31,9 +32,11 @@ class NamedParameters:
         self.fixed = [p.fixed for p in parameters]
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
-        self.yields = PoissonYields(compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
+        settings = (compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
+        self.yields = compile_yields(*settings)
         if compiled.functions:
-            self.yields = FunctionYields(self.yields, Functions(compiled.functions, self.parameter_names))
+            dense, functions = PoissonYields(*settings), Functions(compiled.functions, self.parameter_names)
+            self.yields = FunctionYields(dense, functions)
         self.constraints = compile_constraints([p.constraint for p in parameters], self.device)
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}

@@ -19,6 +19,7 @@ from hepinf.binned.effects import (
     FactorEffects,
     Grid,
     RateEffects,
+    ShapeEffects,
     arrange,
     compile_factors,
     compile_rates,
@@ -57,8 +58,26 @@ def expected_cells(
         cells = cells * values.index_select(1, index)
     return cells.expand(len(theta), templates.shape[-1]).unflatten(-1, (slots, -1))
 
+# %% ../../nbs/07_binned/02_yields.ipynb #tables
+class YieldTables:
+    "The tables that yields are computed from: whether they want gradients, and copies in another precision."
+
+    nominal: Tensor
+    shapes: ShapeEffects
+
+    @property
+    def requires_grad(self) -> bool:
+        "Whether templates want gradients."
+        return any(x.requires_grad for x in (self.nominal, self.shapes.linear, self.shapes.curved))
+
+    def cast(self, dtype: torch.dtype) -> "YieldTables":
+        "The same in another precision."
+        other = copy.copy(self)
+        vars(other).update({name: in_precision(value, dtype) for name, value in vars(self).items()})
+        return other
+
 # %% ../../nbs/07_binned/02_yields.ipynb #yields
-class Yields:
+class Yields(YieldTables):
     "Expected events of all cells; float64, on the device of the templates."
 
     def __init__(
@@ -92,9 +111,3 @@ class Yields:
     def mc_variance(self, cells: Float[Tensor, "*batch slots bins"]) -> Float[Tensor, "*batch bins"]:
         "Variance of the expected events of each bin from the finite simulated samples: sum of (cell / template)^2 w t."
         return (cells.square() * self.mc_ratio.view(self.slots, self.bins)).sum(-2)
-
-    def cast(self, dtype: torch.dtype) -> "Yields":
-        "The same in another precision."
-        other = copy.copy(self)
-        vars(other).update({name: in_precision(value, dtype) for name, value in vars(self).items()})
-        return other

@@ -19,7 +19,7 @@ from torch import Tensor
 from .arrays import as_tensor, require_width, takes_arrays
 from .checks import index_of, require_finite
 from .errors import InputError
-from .expansion import Exact, GaussNewton
+from .expansion import Exact, Expansion
 from .protocols import Likelihood, LogDensity
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #autograd
@@ -150,7 +150,7 @@ class LikelihoodBase(_Adjustable, _OneDataSet):
         "log L (*batch,) and its gradient (*batch, parameters); no graph is kept."
         return autograd_gradient(self.log_prob, theta)
 
-    def quadratic(self, theta: Tensor, free: Tensor, approximate: bool = False) -> Exact | GaussNewton:
+    def quadratic(self, theta: Tensor, free: Tensor, approximate: bool = False) -> Expansion:
         "Value, gradient and curvature in the free parameters of each data set."
         return autograd_expansion(self.log_prob, theta, free)
 

@@ -7,8 +7,9 @@ __all__ = ['norm_cdf', 'ks_uniform', 'bisect']
 
 # %% ../../nbs/01_core/03_numerics.ipynb #imports
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -47,3 +48,8 @@ def bisect(
         beyond = above(middle)
         low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
     return (low + high) / 2
+
+# %% ../../nbs/01_core/03_numerics.ipynb #broadcast
+def broadcast_shape(*shapes: Sequence[int]) -> torch.Size:
+    "The shape to which all of them broadcast. Raises: ValueError if there is none."
+    return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .expansion import Exact, GaussNewton
+from .expansion import Expansion
 from .random import Seed
 
 # %% ../../nbs/01_core/08_protocols.ipynb #log-density
@@ -65,7 +65,7 @@ class Likelihood(LogDensity, _DataSets, Protocol):
 
     def quadratic(
         self, theta: Float[Tensor, "data parameters"], free: Int[Tensor, " free"], approximate: bool = False
-    ) -> Exact | GaussNewton:
+    ) -> Expansion:
         "Expansion of each data set in its free parameters; `approximate` allows Gauss-Newton."
         ...
 

@@ -18,6 +18,7 @@ from ..core.arrays import takes_arrays
 from ..core.artefacts import read_artefact, require_sizes, write_artefact
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Bijection
 from ..core.random import Seed, as_generator
 from .adapters import layer_from_card, layers_card
@@ -56,7 +57,7 @@ def _rows(x: Tensor, context: Tensor | None, dim: int, context_size: int) -> _Ro
     if context.shape[-1:] != (context_size,):
         raise InputError(f"context needs the shape (..., {context_size}), got {tuple(context.shape)}")
     try:
-        shape = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        shape = broadcast_shape(x.shape[:-1], context.shape[:-1])
     except RuntimeError:
         raise InputError(f"points {tuple(x.shape)} and context {tuple(context.shape)} do not match") from None
     if context.numel() == context_size:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.likelihood import adjusted
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Likelihood
 from .lbfgs import lbfgs
 from .optimise import Ascent, Status, newton
@@ -68,7 +69,7 @@ def _prepare(likelihood: Likelihood, fixed: Any) -> _Task:
     mask = fixed if isinstance(fixed, Tensor) else torch.zeros(size, dtype=torch.bool, device=start.device)
     values = _fixed_values(() if isinstance(fixed, Tensor) else fixed, likelihood)
     batches = [start.shape[:-1], mask.shape[:-1], likelihood.batch_shape, *(value.shape for value in values.values())]
-    shape = torch.broadcast_shapes(*batches)
+    shape = broadcast_shape(*batches)
     theta = start.expand(*shape, size).reshape(-1, size).clone()
     for k, value in values.items():
         theta[:, k] = value.expand(shape).reshape(-1)
@@ -93,7 +94,8 @@ def _require_inside(theta: Tensor, still: Tensor, likelihood: Likelihood) -> Non
 def _by_newton(task: _Task, tolerance: float, iterations: int) -> Ascent:
     "Newton's method, as many data sets at a time as keep their Hessians in a fraction of a gigabyte."
     likelihood, free, parts = task.likelihood, task.free, []
-    chunk = max(1, int(3e7 / len(free) ** 2)) if likelihood.separable else max(1, len(task.theta))
+    width = len(free) if likelihood.rank else 200  # of a curvature; in blocks, a few hundred numbers a parameter
+    chunk = max(1, int(3e7 / (len(free) * width))) if likelihood.separable else max(1, len(task.theta))
 
     for rows in task.every.split(chunk):
 
@@ -104,9 +106,10 @@ def _by_newton(task: _Task, tolerance: float, iterations: int) -> Ascent:
         start, before = task.theta.detach()[rows][:, free], 0
         box = (task.low[rows][:, free], task.high[rows][:, free])
         if likelihood.rank < len(free):
+            near = tolerance if likelihood.rank else max(tolerance, 1e-2)  # Newton finishes where it costs no more
             rough = newton(
                 lambda part, some, expand=expand: expand(part, some, True),
-                start, *box, tolerance, min(iterations, 15), True,
+                start, *box, near, min(iterations, 15), True,
             )  # fmt: skip
             start, before = rough.theta, rough.iterations
         ascent = newton(expand, start, *box, tolerance, iterations, likelihood.separable)

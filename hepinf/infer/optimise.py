@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core.expansion import Exact, GaussNewton
+from ..core.expansion import Exact, Expansion, GaussNewton
 
 # %% ../../nbs/08_infer/00_optimise.ipynb #status
 class Status(IntEnum):
@@ -40,7 +40,7 @@ class Ascent:
 
 # %% ../../nbs/08_infer/00_optimise.ipynb #within
 def _within(
-    local: Exact | GaussNewton,
+    local: Expansion,
     at: Tensor,
     step: Tensor,
     damping: Tensor,
@@ -73,7 +73,7 @@ class _Running:
 
     rows: Tensor  # their numbers in the batch
     at: Tensor
-    local: Exact | GaussNewton
+    local: Expansion
     damping: Tensor
     length: Tensor
     last_edm: Tensor
@@ -98,7 +98,7 @@ class _Running:
 # %% ../../nbs/08_infer/00_optimise.ipynb #escape
 def _escape(
     evaluate: Callable, state: _Running, lost: Tensor, active: Tensor, gain: float
-) -> tuple[Tensor, Exact, Tensor]:
+) -> tuple[Tensor, Expansion, Tensor]:
     "Leave a saddle: points, expansions, and which of the `lost` rows are higher by `gain` now."
     keep = ~(active[lost][:, :, None] | active[lost][:, None, :])
     matrix = state.local.curvature[lost] * keep
@@ -161,8 +161,7 @@ def _advance(
     better = live & (new.value >= local.value - rounding) & torch.isfinite(new.gradient).all(1)
     state.at = torch.where(better[:, None], trial, state.at)
     state.last_edm = torch.where(better, edm, state.last_edm)
-    pairs = zip(vars(new).values(), vars(local).values())
-    state.local = type(local)(*(torch.where(better.reshape(-1, *(1,) * (x.dim() - 1)), x, y) for x, y in pairs))
+    state.local = new.where(better, local)
     # success: less damping, none for the last steps; failure: half the step, and more damping when that is short
     short = ~better & (state.length < 0.02)
     relaxed = torch.where((state.damping > 1e-4) & (edm > tolerance), state.damping / 100, 0.0)
@@ -180,7 +179,7 @@ def _unmoved(theta: Tensor) -> Ascent:
 
 # %% ../../nbs/08_infer/00_optimise.ipynb #newton
 def newton(
-    evaluate: Callable[[Tensor, Tensor], Exact | GaussNewton],  # (theta (rows, free), rows) -> expansion there
+    evaluate: Callable[[Tensor, Tensor], Expansion],  # (theta (rows, free), rows) -> expansion there
     theta: Float[Tensor, "data free"],
     low: Float[Tensor, "data free"],
     high: Float[Tensor, "data free"],
@@ -198,7 +197,7 @@ def newton(
         active = state.active
         step, edm, definite = state.local.solve(state.local.gradient, state.damping, active)
         lost = ~definite & (state.damping == 0) & (state.last_edm < tolerance)
-        if isinstance(state.local, Exact) and bool(lost.any()):
+        if not isinstance(state.local, GaussNewton) and bool(lost.any()):
             state.at, state.local, higher = _escape(evaluate, state, lost, active, 1e-3 * tolerance)
             state.last_edm, lost = torch.where(higher, math.inf, state.last_edm), lost & ~higher
             if bool(higher.any()) and iteration < iterations:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.likelihood import adjusted
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Experiment
 from ..core.results import gather
 from .mle import fit
@@ -83,7 +84,7 @@ class TestStatistic:
 
     def conditional(self, mu: Tensor) -> FitResult:
         "Fits with the strength fixed; `mu` broadcasts against the data."
-        start = self.free.theta.expand(*torch.broadcast_shapes(mu.shape, self.best.shape), -1)
+        start = self.free.theta.expand(*broadcast_shape(mu.shape, self.best.shape), -1)
         fits = fit(self.likelihood.starting_at(start), fixed={self.poi: mu})
         if self.conditional_problems == ():
             self.conditional_problems = fits.failures

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..binned.model import BinnedModel
 from ..core.arrays import takes_arrays
 from ..core.errors import InputError
+from ..core.numerics import broadcast_shape
 from ..core.protocols import Prior
 from ..core.random import Seed, as_generator
 from ..flows.bijections import normal_log_prob
@@ -135,7 +136,7 @@ class _LearntDensity(_Learnt):
     ) -> Float[Tensor, "*points"]:
         "Log density of whitened parameters, float64."
         rows, batch = self._observations(counts)
-        shape = torch.broadcast_shapes(z.shape[:-1], batch)
+        shape = broadcast_shape(z.shape[:-1], batch)
         z = z.expand(*shape, -1).reshape(-1, z.shape[-1])
         encoding = self.encoder(rows)  # once for each data set, however many points it has
         if len(rows) > 1:

@@ -20,6 +20,7 @@ from ..core.protocols import Prior
 
 if TYPE_CHECKING:
     from hepinf.posterior.joint import Joint
+from ..core.numerics import broadcast_shape
 
 # %% ../../nbs/12_posterior/02_density.ipynb #prior
 def distinct_priors(priors: Sequence[Prior]) -> list[tuple[Prior, list[int]]]:
@@ -92,7 +93,7 @@ class _BoundDensity(LikelihoodBase):
 
     def _by_row(self, function: Callable, points: Float[Tensor, "*#batch dim"]) -> tuple[Tensor, ...]:
         "The results of a function of rows of points and of counts, in the shape of both together."
-        shape = torch.broadcast_shapes(points.shape[:-1], self.counts.shape[:-1])
+        shape = broadcast_shape(points.shape[:-1], self.counts.shape[:-1])
         rows = [x.expand(*shape, -1).reshape(-1, x.shape[-1]) for x in (points.to(self.joint.dtype), self.counts)]
         return tuple(x.reshape((*shape, *x.shape[1:])) for x in function(*rows))
 

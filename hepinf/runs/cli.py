@@ -53,15 +53,32 @@ def add_campaign_commands(commands: Any) -> None:
     report.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two folders side by side, instead")
     report.add_argument("-o", "--output", metavar="OUT", help="folder for report.md, report.csv and the figures")
 
+# %% ../../nbs/15_runs/11_cli.ipynb #check-parser
+def add_check_command(commands: Any) -> None:
+    "The arguments of `hepinf check-device`."
+    check = commands.add_parser(
+        "check-device", help="numbers, times and papers at smoke scale, on a device and on the CPU"
+    )
+    check.add_argument("--device", default="cuda", help="cuda (default), or cpu to test the check itself")
+    check.add_argument(
+        "--paper", action="append", metavar="NAME", help="only this paper; may be repeated (default: all)"
+    )
+    check.add_argument("--minutes", type=float, default=8.0, metavar="M", help="wait for papers this long (default: 8)")
+    check.add_argument(
+        "--toys", type=int, default=100, metavar="N", help="toys that are fitted and timed (default: 100)"
+    )
+    check.add_argument("-o", "--output", metavar="FILE", help="a JSON file for the outcome")
+
 # %% ../../nbs/15_runs/11_cli.ipynb #parser-top
 def parser() -> argparse.ArgumentParser:
-    "The arguments of `hepinf list`, `hepinf run`, `hepinf sweep`, `hepinf report` and `hepinf workspace`."
+    "The arguments of every command of `hepinf`."
     top = argparse.ArgumentParser("hepinf", description="Papers of statistical inference in HEP that run.")
     top.add_argument("--version", action="version", version=f"hepinf {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add_run_commands(commands)
     add_campaign_commands(commands)
     add_workspace_command(commands)
+    add_check_command(commands)
     return top
 
 # %% ../../nbs/15_runs/11_cli.ipynb #list
@@ -115,6 +132,18 @@ def sweep_text(
     folder = run_sweep(args.spec, **options, extra=extra)
     return f"all points are done; their tables: hepinf report {relative_path(folder)}" if folder else ""
 
+# %% ../../nbs/15_runs/11_cli.ipynb #check-text
+def check_text(args: argparse.Namespace) -> str:
+    "Check a device, leave the file, and say how it went. Raises: RunError if something did not agree."
+    from hepinf.runs.device_check import check_device
+
+    check = check_device(args.device, args.paper, minutes=args.minutes, toys=args.toys)
+    if args.output:
+        check.write(args.output)
+    if not check.ok:
+        raise RunError(f"{check!r}\n{len(check.problems)} problems, see above")
+    return repr(check)
+
 # %% ../../nbs/15_runs/11_cli.ipynb #main
 def run_command(
     args: argparse.Namespace,
@@ -130,6 +159,8 @@ def run_command(
         print(report_text(args))
     elif args.command == "workspace":
         run_workspace(args)
+    elif args.command == "check-device":
+        print(check_text(args))
     else:
         folder = execute(args.paper, args.scale, dict(args.parameters), output=args.output, device=args.device)
         print(run_summary(folder))

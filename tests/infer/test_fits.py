@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import peers
 import pyhf
 import pytest
 import torch
@@ -97,7 +98,7 @@ def test_published_likelihoods_are_fitted_as_well_as_pyhf_does(path):
     ours = fit(model)
     assert ours.converged, ours.problems
     workspace = pyhf.Workspace(json.loads(path.read_text()))
-    pyhf.set_backend("pytorch", "scipy", precision="64b")
+    pyhf.set_backend(peers.fitting_backend(), "scipy", precision="64b")
     theirs = workspace.model(poi_name=model.poi)
     _, reference = pyhf.infer.mle.fit(workspace.data(theirs), theirs, return_fitted_val=True)
     assert -2 * float(ours.log_prob) <= float(reference) + 1e-3
