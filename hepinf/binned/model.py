@@ -7,6 +7,7 @@ __all__ = ['BinnedModel']
 
 # %% ../../nbs/07_binned/12_model.ipynb #imports
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
