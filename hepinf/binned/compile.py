@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from .effects import CompiledRate, CompiledSample, CompiledShape
+from .effects import Clip, CompiledRate, CompiledSample, CompiledShape
 from .interpolation import RATE_CODES, SHAPE_CODES
 from .processes import Parameter, Process, check_processes
 from ..core.checks import unknown_name
@@ -36,6 +36,7 @@ class CompiledModel:
     scale: list[float]  # a factor is the parameter, or function, divided by its scale
     rate_code: str = "code4"
     floor: float = 0.0
+    clip: Clip = Clip()
     functions: Sequence[Expression] = ()  # they stand behind the parameters
 
 # %% ../../nbs/07_binned/08_compile.ipynb #processes

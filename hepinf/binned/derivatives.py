@@ -202,14 +202,15 @@ class PoissonYields(PoissonTerms):
     ) -> Float[Tensor, "points parameters"]:
         "Sum over cells of given weights times the gradient of the yield of the cell."
         terms = poisson_terms(self, theta, theta.new_zeros(1, self.bins), 1)
-        cells = terms.cells.unflatten(1, (self.slots, self.bins))
+        cells = self.by_cell(theta) if self.clip else terms.cells.unflatten(1, (self.slots, self.bins))
         return weighted_gradient(self, self.groups, theta, terms, weigh(cells).expand_as(cells).flatten(1))
 
     def jacobian(self, theta: Float[Tensor, "points parameters"]) -> tuple[Tensor, Tensor]:
         "Yields of each sample slot (points, slots, bins), and the slopes of the bins (points, parameters, bins)."
-        if self.factors.same_in_all_bins:
+        if self.factors.same_in_all_bins and not self.clip:
             templates = shifted_templates(self.nominal, self.shapes, theta, self.floor).expand(len(theta), -1)
             if not self.floor or not bool(((templates <= self.floor * self.nominal) & (self.nominal > 0)).any()):
                 return slot_slopes(self, self.groups, theta, templates.unflatten(1, (self.slots, self.bins)))
         terms = poisson_terms(self, theta, theta.new_zeros(1, self.bins), 1)
-        return terms.cells.unflatten(1, (self.slots, self.bins)), yield_slopes(self, self.groups, theta, terms).mT
+        cells = self.by_cell(theta) if self.clip else terms.cells.unflatten(1, (self.slots, self.bins))
+        return cells, yield_slopes(self, self.groups, theta, terms).mT

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/07_binned/01_effects.ipynb #imports
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import accumulate
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .interpolation import RATE_CODES, even_part, rate_polynomial
+from ..core.errors import InputError
 
 # %% ../../nbs/07_binned/01_effects.ipynb #effects
 @dataclass(frozen=True)
@@ -49,6 +51,22 @@ class CompiledSample:
     rates: Sequence[CompiledRate] = ()
     factors: Sequence[Sequence[int]] = field(default_factory=list)  # for each factor its parameter in each bin
     mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+
+# %% ../../nbs/07_binned/01_effects.ipynb #clip
+@dataclass(frozen=True)
+class Clip:
+    "Least events of each sample in a bin, and of each bin; None: as few as the modifiers leave."
+
+    samples: float | None = None
+    bins: float | None = None
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"clip_{name}: a finite number of events is needed, not {value}")
+
+    def __bool__(self) -> bool:
+        return self.samples is not None or self.bins is not None
 
 # %% ../../nbs/07_binned/01_effects.ipynb #grid
 @dataclass(frozen=True)

@@ -33,10 +33,12 @@ class NamedParameters:
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
         settings = (compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
-        self.yields = compile_yields(*settings)
         if compiled.functions:
             dense, functions = PoissonYields(*settings), Functions(compiled.functions, self.parameter_names)
             self.yields = FunctionYields(dense, functions)
+        else:
+            self.yields = PoissonYields(*settings) if compiled.clip else compile_yields(*settings)
+            self.yields.clip = compiled.clip
         self.constraints = compile_constraints([p.constraint for p in parameters], self.device)
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}

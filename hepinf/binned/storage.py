@@ -68,7 +68,8 @@ def pack_model(model: BinnedModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     "A model as tensors, and values for JSON."
     if model.workspace is not None:
         source = {"workspace": model.workspace, "measurement": model.measurement, "poi": model.poi}
-        return {}, source | {"modifier_settings": model.modifier_settings}
+        clip = {f"clip_{name}": value for name, value in vars(model.yields.clip).items()}
+        return {}, source | {"modifier_settings": model.modifier_settings} | clip
     packed = [pack_process(process) for process in model.processes]
     rows = [row.double().cpu() for templates, _ in packed for row in templates]
     content = {
@@ -86,6 +87,7 @@ def unpack_model(
     "The model that was packed. Raises: InputError if tensors and values do not belong together."
     if "workspace" in content:
         settings = {key: content[key] for key in ("measurement", "poi", "modifier_settings")}
+        settings |= {key: content.get(key) for key in ("clip_samples", "clip_bins")}
         return BinnedModel.from_workspace(content["workspace"], device=device, **settings)
     lengths = [p["bins"] for p in content["processes"] for _ in range(1 + 2 * len(p["steps"]))]
     if sum(lengths) != len(tensors["templates"]):

@@ -105,6 +105,19 @@ class Terms:
     rate_ratios: tuple[Tensor, ...]  # first and second derivatives of the rates over the rates
 
 
+def clipped(y: Yields, cells: Tensor) -> tuple[Tensor, Tensor]:
+    "Yields of the bins (points, bins) after clipping, and which cells (points, cells) still act on them."
+    acting, shown = torch.ones_like(cells, dtype=torch.bool), cells
+    if y.clip.samples is not None:
+        acting = ~y.filled | (cells > y.clip.samples)
+        shown = torch.where(acting, cells, y.clip.samples)
+    nu = shown.unflatten(1, (y.slots, y.bins)).sum(1)
+    if y.clip.bins is not None:
+        acting = acting & (nu > y.clip.bins).repeat(1, y.slots)
+        nu = nu.clamp_min(y.clip.bins)
+    return nu, acting
+
+
 def poisson_terms(y: Yields, theta: Tensor, counts: Tensor, order: int) -> Terms:
     "The terms of derivatives up to `order`."
     values = nonzero_factors(y.factors, theta)
@@ -121,6 +134,9 @@ def poisson_terms(y: Yields, theta: Tensor, counts: Tensor, order: int) -> Terms
     if y.floor:
         multiplier = multiplier * (templates > y.floor * y.nominal)
     nu = cells.unflatten(1, (y.slots, y.bins)).sum(1)
+    if y.clip:
+        nu, acting = clipped(y, cells)
+        cells, multiplier = cells * acting, multiplier * acting
     residual = torch.where(counts > 0, counts / nu, 0.0) - 1
     return Terms(nu, values[:, :-1] * y.factors.scale, multiplier, cells, residual.repeat(1, y.slots), ratios)
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hepinf.binned.effects import (
+    Clip,
     CompiledSample,
     FactorEffects,
     Grid,
@@ -80,6 +81,8 @@ class YieldTables:
 class Yields(YieldTables):
     "Expected events of all cells; float64, on the device of the templates."
 
+    clip = Clip()
+
     def __init__(
         self,
         samples: Sequence[CompiledSample],
@@ -96,17 +99,24 @@ class Yields(YieldTables):
         self.shapes = compile_shapes(samples, grid)
         self.rates = compile_rates(samples, grid, rate_code)
         self.factors = compile_factors(samples, grid, scale, self.rates.row_of_cell)
+        self.filled = torch.zeros_like(self.nominal, dtype=torch.bool)
+        for span in grid.spans:
+            self.filled[span] = True
 
     def by_cell(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch slots bins"]:
         "Expected events of each sample slot in each bin."
         points = theta.reshape(math.prod(theta.shape[:-1]), self.size)
         templates = shifted_templates(self.nominal, self.shapes, points, self.floor)
         cells = expected_cells(templates, self.rates, self.factors, points, self.slots)
+        if self.clip.samples is not None:
+            filled = self.filled.view(self.slots, self.bins)
+            cells = torch.where(filled, cells.clamp_min(self.clip.samples), cells)
         return cells.reshape(*theta.shape[:-1], self.slots, self.bins)
 
     def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
         "Expected events of each bin."
-        return self.by_cell(theta).sum(-2)
+        nu = self.by_cell(theta).sum(-2)
+        return nu if self.clip.bins is None else nu.clamp_min(self.clip.bins)
 
     def mc_variance(self, cells: Float[Tensor, "*batch slots bins"]) -> Float[Tensor, "*batch bins"]:
         "Variance of the expected events of each bin from the finite simulated samples: sum of (cell / template)^2 w t."

@@ -167,7 +167,7 @@ def _along_walls(task: _Task, ascent: Ascent, tolerance: float, iterations: int)
         path = newton(expand, theta, low, high, tolerance, iterations, True)
         theta, best = path.theta, task.full(path.theta, rows)
         value = likelihood.log_prob(best).detach()  # the last step of an ascent may end a hair behind the wall
-        better = (path.status == Status.CONVERGED) & (value > ascent.log_prob[rows])
+        better = (path.status == Status.CONVERGED) & (value > ascent.log_prob[rows] - tolerance)
         for old, new in zip(vars(ascent).values(), (best, value, path.status, path.edm, path.iterations)):
             old[rows[better]] = new[better]
     return ascent

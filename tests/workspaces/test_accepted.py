@@ -198,3 +198,30 @@ def test_reading_leaves_the_input_alone():
     before = copy.deepcopy(content)
     BinnedModel.from_workspace(content, patch=[{"op": "replace", "path": "/observations/0/data/0", "value": 1.0}])
     assert content == before
+
+
+@pytest.mark.parametrize("clip", [{"samples": 0.0}, {"bins": 0.0}, {"samples": 0.5, "bins": 2.0}], ids=str)
+def test_clipped_yields_are_pyhfs_and_have_exact_derivatives(clip):
+    pyhf = pytest.importorskip("pyhf")
+    pyhf.set_backend("numpy")
+    content = interference()
+    content["channels"][0]["samples"][1]["data"] = [-60.0, -31.0]  # both totals are negative at the start
+    model = BinnedModel.from_workspace(content, **{f"clip_{name}": value for name, value in clip.items()})
+    options = {f"clip_{name[:-1]}_data": value for name, value in clip.items()}
+    theirs = pyhf.Workspace(content).model(**options)
+    points = model.nominal + torch.tensor([[0.0], [0.3], [-0.35]], dtype=torch.float64)
+    expected = [theirs.expected_actualdata(point.tolist()) for point in points]
+    torch.testing.assert_close(model.expected(points), torch.tensor(expected, dtype=torch.float64))
+    points.requires_grad_()
+    value = model.log_prob(points, model.observed)
+    if not bool(torch.isfinite(value).all()):  # a bin of 0 with counts
+        return
+    (gradient,) = torch.autograd.grad(value.sum(), points)
+    ours = model.derivatives(points.detach(), model.observed)
+    torch.testing.assert_close(ours[1], gradient)
+    shifted = torch.eye(len(model.nominal), dtype=torch.float64) * 1e-6
+    for row, point in enumerate(points.detach()):
+        up, down = (model.derivatives(point + s * shifted, model.observed, order=1)[1] for s in (1, -1))
+        torch.testing.assert_close(ours[2][row], (up - down) / 2e-6, rtol=1e-4, atol=1e-4)
+    cells, slopes = model.yields.jacobian(points.detach())
+    assert torch.equal(cells, model.yields.by_cell(points.detach()))
