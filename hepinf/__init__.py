@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from .flows.flow import coupling_flow as coupling_flow
     from .flows.flow import maf as maf
     from .infer.goodness import goodness_of_fit as goodness_of_fit
+    from .infer.exclusion import exclusion as exclusion
+    from .infer.grid import hypotest_grid as hypotest_grid
+    from .infer.grid import upper_limit_grid as upper_limit_grid
     from .infer.hmc import hmc as hmc
     from .infer.hypotest import discovery as discovery
     from .infer.hypotest import hypotest as hypotest
@@ -69,6 +72,8 @@ if TYPE_CHECKING:
     from .unbinned.mixture import Mixture as Mixture
     from .unbinned.scan import scan as scan
     from .workspaces.measurement import read_workspace as read_workspace
+    from .workspaces.signals import SignalGrid as SignalGrid
+    from .workspaces.signals import signal_patch as signal_patch
 
 _HOMES = {
     "binned.model": ("BinnedModel",),
@@ -78,6 +83,8 @@ _HOMES = {
     "core.results": ("Estimate",),
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
     "infer.goodness": ("goodness_of_fit",),
+    "infer.exclusion": ("exclusion",),
+    "infer.grid": ("hypotest_grid", "upper_limit_grid"),
     "infer.hmc": ("hmc",),
     "infer.hypotest": ("discovery", "hypotest"),
     "infer.impacts": ("impacts",),
@@ -100,6 +107,7 @@ _HOMES = {
     "unbinned.mixture": ("Mixture",),
     "unbinned.scan": ("scan",),
     "workspaces.measurement": ("read_workspace",),
+    "workspaces.signals": ("SignalGrid", "signal_patch"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
