@@ -48,7 +48,7 @@ def best_regions(results: Mapping[str, GridResult]) -> tuple[GridResult, dict[st
     best = GridResult(tuple(found), first.axes, coordinates, observed, expected, first.quantity, reasons)
     return best, {name: region for name, (region, _, _) in found.items()}
 
-# %% ../../nbs/08_infer/13_exclusion.ipynb #contour
+# %% ../../nbs/08_infer/13_exclusion.ipynb #joined
 def _joined(pieces: Mapping[int, tuple[tuple, tuple]]) -> list[list[tuple]]:
     "Lines of edges, from the pieces (two edges each) of the triangles that they cross."
     at: dict[tuple, list[int]] = {}
@@ -70,7 +70,7 @@ def _joined(pieces: Mapping[int, tuple[tuple, tuple]]) -> list[list[tuple]]:
             lines.append(walk(edge))
     return lines
 
-
+# %% ../../nbs/08_infer/13_exclusion.ipynb #contour
 def contour_lines(
     points: Float[Tensor, "points 2"], values: Float[Tensor, " points"], level: float
 ) -> list[Float[Tensor, "vertices 2"]]:
@@ -139,13 +139,26 @@ def _threshold(quantity: str, level: float) -> float:
     "The sensitivity from which on a signal is excluded."
     return float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64))) if quantity == "CLs" else 0.0
 
+# %% ../../nbs/08_infer/13_exclusion.ipynb #in-plane
+def _in_plane(
+    result: GridResult, columns: Sequence[int], where: Callable[[dict[str, float]], bool] | None
+) -> tuple[GridResult, str]:
+    "The points of a plane that have a value, and a sentence about those that have none."
+    inside = [where is None or where(dict(zip(result.axes, place))) for place in result.coordinates.tolist()]
+    usable = result.observed.isfinite() & result.coordinates[:, columns].isfinite().all(1)
+    lost = [name for name, here, use in zip(result.names, inside, usable.tolist()) if here and not use]
+    rows = (torch.tensor(inside, dtype=torch.bool) & usable).nonzero()[:, 0]
+    names = tuple(result.names[k] for k in rows.tolist())
+    picked = (x[rows] for x in (result.coordinates, result.observed, result.expected))
+    missing = f"points left out: {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}" if lost else ""
+    return GridResult(names, result.axes, *picked, result.quantity), missing
+
 # %% ../../nbs/08_infer/13_exclusion.ipynb #exclusion
 def exclusion(
     tests: GridResult | SignalGrid | Mapping[str, GridResult | SignalGrid],  # of one region, or of several by name
     axes: Sequence[str],  # the two coordinates of the plane
     *,
-    where: Callable[[dict[str, float]], bool]
-    | None = None,  # of the coordinates of a point: whether it is in the plane
+    where: Callable[[dict[str, float]], bool] | None = None,  # whether a point, by its coordinates, is in the plane
     level: float = 0.95,  # of a result of limits: that of the limits
 ) -> Exclusion:
     """The excluded part of a plane of signals; of several regions the most sensitive one at each point.
@@ -169,22 +182,10 @@ def exclusion(
         raise InputError(f"axes: two different ones make a plane, not {', '.join(axes)}")
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, not {level}")
-    inside = [where is None or where(dict(zip(best.axes, place))) for place in best.coordinates.tolist()]
-    usable = best.observed.isfinite() & best.coordinates[:, columns].isfinite().all(1)
-    lost = [name for name, here, use in zip(best.names, inside, usable.tolist()) if here and not use]
-    keep = (torch.tensor(inside, dtype=torch.bool) & usable).nonzero()[:, 0]
-    plane = _some(best, keep)
+    plane, missing = _in_plane(best, columns, where)
     curves = {"observed": plane.observed, "expected": plane.expected[:, 2]}
     curves |= {"-1 sigma": plane.expected[:, 1], "+1 sigma": plane.expected[:, 3]}
     points, threshold = plane.coordinates[:, columns], _threshold(plane.quantity, level)
     lines = {name: contour_lines(points, _sensitivity(x, plane.quantity), threshold) for name, x in curves.items()}
-    missing = f"points left out: {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}" if lost else ""
     nothing = "" if lines["observed"] else "no contour: all points are excluded, or none is"
     return Exclusion((axes[0], axes[1]), plane, chosen, lines, level, gather(missing, nothing))
-
-
-def _some(result: GridResult, rows: Tensor) -> GridResult:
-    "Some points of a result."
-    names = tuple(result.names[k] for k in rows.tolist())
-    picked = (x[rows] for x in (result.coordinates, result.observed, result.expected))
-    return GridResult(names, result.axes, *picked, result.quantity)

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..binned.stacked import StackedLikelihood, stack, structure
+from ..binned.stack_tables import structure
+from ..binned.stacked import StackedLikelihood, stack
 from ..core.checks import index_of
 from ..core.errors import HepinfError, InputError
 from ..core.io import write_json
@@ -142,7 +143,7 @@ class Store:
         if self.path is not None:
             write_json(self.path, {"schema": 1, "points": self.rows})
 
-# %% ../../nbs/08_infer/12_grid.ipynb #run
+# %% ../../nbs/08_infer/12_grid.ipynb #progress
 def _progress(tell: Callable[[str], object] | None, done: int, total: int, began: float, fresh: int) -> None:
     "Tell how far a run is and how long it will take."
     if tell is not None:
@@ -150,7 +151,7 @@ def _progress(tell: Callable[[str], object] | None, done: int, total: int, began
         left = spent / max(fresh, 1) * (total - done)
         tell(f"{done} of {total} points, {spent:.0f} s, about {left:.0f} s left")
 
-
+# %% ../../nbs/08_infer/12_grid.ipynb #run
 def every_point(
     grid: SignalGrid, question: Question, chunk: int, tell: Callable[[str], object] | None, path: str | Path | None
 ) -> dict[str, Row]:
@@ -188,7 +189,7 @@ def every_point(
         work(together)
     return rows
 
-
+# %% ../../nbs/08_infer/12_grid.ipynb #as-result
 def grid_result(grid: SignalGrid, rows: Mapping[str, Row], quantity: str) -> GridResult:
     "The rows as a result, in the order of the grid."
     size = len(grid.axes)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hepinf.binned.model import BinnedModel
-from hepinf.binned.stacked import stack, structure
+from hepinf.binned.stack_tables import structure
+from hepinf.binned.stacked import stack
 from hepinf.core.errors import InputError
 from hepinf.core.protocols import Experiment
 from hepinf.infer.exclusion import exclusion
