@@ -8,7 +8,6 @@ __all__ = []
 # %% ../../nbs/07_binned/17_stacked.ipynb #imports
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -42,12 +41,6 @@ class StackedNames:
         cells = tables.bins + (0 if tables.varied is None else len(tables.varied.bin))
         self.rows = max(1, int(4e6 / (len(parameters) * (len(parameters) + 3 * cells))))
 
-    def of(self, which: Int[Tensor, "*batch"]) -> Self:
-        "The same for data sets of other hypotheses."
-        other = copy.copy(self)
-        other.which = which
-        return other
-
     def rows_of(self, terms: Callable, theta: Tensor, *data: Tensor) -> tuple:
         "Terms of (tables, which, theta, ...) of a batch of points, some rows at a time."
         batch = torch.broadcast_shapes(theta.shape[:-1], self.which.shape, *(x.shape[:-1] for x in data))
@@ -60,6 +53,12 @@ class StackedNames:
 # %% ../../nbs/07_binned/17_stacked.ipynb #model
 class StackedModel(StackedNames):
     "Models of one structure; float64. `which` (*batch,) is the hypothesis of each data set."
+
+    def of(self, which: Int[Tensor, "*batch"]) -> "StackedModel":
+        "The same for data sets of other hypotheses."
+        other = copy.copy(self)
+        other.which = which
+        return other
 
     def log_prob(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
         "log L, all constants included; minus infinity where an expected yield is negative."
