@@ -80,6 +80,12 @@ class Row:
 _NOTHING = [math.nan] * 5
 
 
+def in_short(error: Exception) -> str:
+    "The message of an error in one line, cut where it quotes half a workspace."
+    text = " ".join(str(error).split())
+    return text if len(text) <= 250 else f"{text[:250]}..."
+
+
 @dataclass(frozen=True)
 class Question:
     "What is asked of each point."
@@ -99,7 +105,7 @@ def tested(points: Sequence[tuple[str, Measurement]], grid: SignalGrid, question
         if not problems and not bool(finite.all()):
             problems = ("the result is not a number",)
     except (HepinfError, RuntimeError, ArithmeticError) as error:
-        problems = (" ".join(str(error).split()),)
+        problems = (in_short(error),)
     if not problems:
         rows = zip(points, observed.tolist(), expected.tolist())
         return {name: Row(value, band) for (name, _), value, band in rows}
@@ -178,7 +184,7 @@ def every_point(
         try:
             read = grid.measured(name)
         except InputError as error:
-            rows[name] = Row(math.nan, _NOTHING, str(error))
+            rows[name] = Row(math.nan, _NOTHING, in_short(error))
             continue
         together = waiting.setdefault(structure(read, grid.known), [])
         together.append((name, read))
