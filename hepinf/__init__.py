@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from .flows.flow import arqs as arqs
     from .flows.flow import coupling_flow as coupling_flow
     from .flows.flow import maf as maf
-    from .infer.goodness import goodness_of_fit as goodness_of_fit
+    from .infer.contours import contour as contour
     from .infer.exclusion import exclusion as exclusion
+    from .infer.goodness import goodness_of_fit as goodness_of_fit
     from .infer.grid import hypotest_grid as hypotest_grid
     from .infer.grid import upper_limit_grid as upper_limit_grid
     from .infer.hmc import hmc as hmc
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .infer.result import FitResult as FitResult
     from .infer.upper_limit import Limit as Limit
     from .infer.upper_limit import upper_limit as upper_limit
+    from .infer.yield_table import yield_table as yield_table
     from .posterior.amortised import AmortisedPosterior as AmortisedPosterior
     from .posterior.joint import Joint as Joint
     from .stats.chains import Chains as Chains
@@ -82,8 +84,9 @@ _HOMES = {
     "core.likelihood": ("as_likelihood",),
     "core.results": ("Estimate",),
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
-    "infer.goodness": ("goodness_of_fit",),
+    "infer.contours": ("contour",),
     "infer.exclusion": ("exclusion",),
+    "infer.goodness": ("goodness_of_fit",),
     "infer.grid": ("hypotest_grid", "upper_limit_grid"),
     "infer.hmc": ("hmc",),
     "infer.hypotest": ("discovery", "hypotest"),
@@ -92,6 +95,7 @@ _HOMES = {
     "infer.mle": ("fit",),
     "infer.result": ("FitResult",),
     "infer.upper_limit": ("Limit", "upper_limit"),
+    "infer.yield_table": ("yield_table",),
     "posterior.amortised": ("AmortisedPosterior",),
     "posterior.joint": ("Joint",),
     "stats.chains": ("Chains",),
@@ -115,10 +119,10 @@ __all__ = [
     "AmortisedPosterior", "BinnedModel", "Chains", "ConditionalFlow", "Coordinates", "Estimate", "FitResult", "Flow",
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
     "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
-    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "coupling_flow", "discovery", "exclusion",
-    "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest", "hypotest_grid",
-    "impacts", "interval", "maf", "profile", "read_workspace", "scan", "signal_patch", "upper_limit",
-    "upper_limit_grid",
+    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "discovery",
+    "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest",
+    "hypotest_grid", "impacts", "interval", "maf", "profile", "read_workspace", "scan", "signal_patch", "upper_limit",
+    "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from .interpolation import RATE_CODES, SHAPE_CODES
 from .processes import Parameter, Process, check_processes
 from ..core.checks import unknown_name
 from ..core.errors import InputError
+from ..core.expressions import Expression
 from ..stats.priors import Normal, Poisson
 from ..workspaces.measurement import Measurement
 from ..workspaces.modifiers import MODIFIERS
@@ -32,12 +33,22 @@ class CompiledModel:
     sample_names: list[str]
     bins: dict[str, int]  # by channel
     parameters: list[Parameter]
-    scale: list[float]  # a factor is the parameter divided by its scale
+    scale: list[float]  # a factor is the parameter, or function, divided by its scale
     rate_code: str = "code4"
     floor: float = 0.0
+    functions: Sequence[Expression] = ()  # they stand behind the parameters
 
 # %% ../../nbs/07_binned/08_compile.ipynb #processes
 INTERPOLATIONS = {"linear": "linear", "quadratic": "code2", "quadratic_taylor": "quadratic_taylor"}
+
+# %% ../../nbs/07_binned/08_compile.ipynb #formulas
+def formulas_of(processes: Sequence[Process], parameters: Sequence[Parameter], floor: float) -> list[str]:
+    "The norms that are no parameters, each once. Raises: InputError for negative yields that a floor would lift."
+    for process in processes:
+        if floor and bool((process.template < 0).any()):
+            raise InputError(f"floor: process {process.name!r} has negative yields, of which no fraction is a floor")
+    norms = dict.fromkeys(norm for process in processes for norm in process.norms)
+    return [norm for norm in norms if norm not in {p.name for p in parameters}]
 
 # %% ../../nbs/07_binned/08_compile.ipynb #processes-compile
 def compile_process(
@@ -59,14 +70,16 @@ def compile_processes(
     if interpolation not in INTERPOLATIONS:
         raise InputError(unknown_name("interpolation", interpolation, INTERPOLATIONS))
     check_processes(processes, parameters)
-    position = {p.name: k for k, p in enumerate(parameters)}
+    formulas = formulas_of(processes, parameters, floor)
+    position = {name: k for k, name in enumerate([*(p.name for p in parameters), *formulas])}
     channels = list(dict.fromkeys(p.channel for p in processes))
     code = INTERPOLATIONS[interpolation]
     samples = [compile_process(p, channels.index(p.channel), position, parameters, code) for p in processes]
     norms = {norm for process in processes for norm in process.norms}
-    scale = [p.nominal if p.nominal and p.name in norms else 1.0 for p in parameters]
-    bins = {p.channel: len(p.template) for p in processes}
-    return CompiledModel(samples, [p.name for p in processes], bins, list(parameters), scale, floor=floor)
+    scale = [p.nominal if p.nominal and p.name in norms else 1.0 for p in parameters] + [1.0] * len(formulas)
+    bins, names = {p.channel: len(p.template) for p in processes}, [p.name for p in processes]
+    functions = [Expression(formula) for formula in formulas]
+    return CompiledModel(samples, names, bins, list(parameters), scale, floor=floor, functions=functions)
 
 # %% ../../nbs/07_binned/08_compile.ipynb #codes
 def modifier_codes(settings: Mapping | None) -> tuple[str, str]:

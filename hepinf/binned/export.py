@@ -24,6 +24,11 @@ from ..stats.priors import Poisson
 def require_exportable(processes: Sequence[Process], parameters: Sequence[Parameter], poi: str) -> None:
     "Refuse a model that has no workspace. Raises: InputError that names the parameter."
     by_name = {p.name: p for p in parameters}
+    for process in processes:
+        for norm in process.norms:
+            if norm not in by_name:
+                where = f"process {process.name!r}: it is scaled by the formula {norm!r}"
+                raise InputError(f"{where}, for which pyhf has no modifier; only hepinf can use this model")
     norms = {norm for p in processes for norm in p.norms}
     if poi not in norms or by_name[poi].constraint:
         free = sorted(norm for norm in norms if not by_name[norm].constraint)
@@ -130,7 +135,7 @@ def changed_workspace(
         if counts is not None and entry["name"] in counts:  # observations of removed channels stay as they are
             require_finite(counts[entry["name"]], f"observation of {entry['name']}", axis="bin")
             entry["data"] = counts[entry["name"]].tolist()
-    workspace["measurements"].sort(key=lambda entry: entry.get("name", "") != measurement)
+    workspace["measurements"].sort(key=lambda entry: entry["name"] != measurement)
     if poi is not None:
         workspace["measurements"][0]["config"]["poi"] = poi
     return workspace

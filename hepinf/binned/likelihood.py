@@ -25,7 +25,8 @@ class BinnedData(LikelihoodBase):
 
     def __init__(self, model: Any, counts: Tensor, auxdata: Tensor):
         self.model, self.counts, self.auxdata = model, counts, auxdata
-        self.names, self.poi = list(model.parameter_names), model.poi
+        self.names, self.poi, self.origins = list(model.parameter_names), model.poi, model.origins
+        self.problems = model.problems
         self.bounds, self.start = model.bounds, model.nominal
         self.fixed = torch.tensor(model.fixed, dtype=torch.bool, device=model.device)
         self.batch_shape = torch.broadcast_shapes(counts.shape[:-1], auxdata.shape[:-1])
@@ -71,6 +72,11 @@ class BinnedExperiment(BinnedData):
     def deviance(self, theta: Float[Tensor, "*#batch parameters"]) -> tuple[Tensor, Tensor]:
         "2 log of the likelihood ratio to exact predictions: counts (*batch,), auxiliary data (*batch, constraints)."
         return self.model.deviance(theta, self.counts, self.auxdata)
+
+    def impossible(self, theta: Float[Tensor, " parameters"]) -> str:
+        "Why log L of the (first) data set is not finite at this point: the bin that is to blame; empty if it is."
+        counts, auxdata = (x.flatten(0, -2)[0] if x.dim() > 1 else x for x in (self.counts, self.auxdata))
+        return self.model.impossible(theta, counts, auxdata)
 
     def depends_on_gradients(self, theta: Tensor) -> bool:
         "Whether data or templates want gradients."

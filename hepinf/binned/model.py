@@ -7,8 +7,8 @@ __all__ = ['BinnedModel']
 
 # %% ../../nbs/07_binned/12_model.ipynb #imports
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from .compile import compile_measurement, compile_processes
 from .constraints import constraint_information, measured_parameters
 from .export import changed_workspace, processes_to_workspace
+from .functions import bound_terms
 from .likelihood import BinnedLikelihood
 from hepinf.binned.poisson import (
     gauss_newton_terms,
@@ -28,7 +29,7 @@ from hepinf.binned.poisson import (
     rows_at_once,
     total_deviance,
 )
-from .predictions import Predictions
+from .predictions import Predictions, negative_yield
 from .processes import Parameter, Process
 from ..core.errors import InputError
 from ..core.tables import Markdown, markdown_table, number
@@ -82,7 +83,8 @@ class LogLikelihood(Predictions):
 
     def _in_chunks(self, terms: Callable, rows: int, theta: Tensor, counts: Tensor, auxdata: Tensor | None) -> tuple:
         data = self._measured(counts, auxdata)
-        return in_chunks(partial(terms, self.yields, self.constraints), rows, self._checked_theta(theta), *data)
+        bound = bound_terms(terms, self.yields, self.constraints)
+        return in_chunks(bound, rows, self._checked_theta(theta), *data)
 
     def _measured(self, counts: Tensor, auxdata: Tensor | None) -> tuple[Tensor, Tensor]:
         "Counts and auxiliary data as float64 of the right length."
@@ -98,6 +100,7 @@ class MeasuredModel(LogLikelihood):
     observed: Tensor | None = None  # counts of the workspace that it was read from
     poi: str | None = None  # its parameter of interest
     problems: tuple[str, ...] = ()  # what of its workspace is not used
+    origins: Mapping[str, str] = MappingProxyType({})  # who set the bounds of a parameter: "default" or "file"
 
     def deviance(self, theta: Tensor, counts: Tensor, auxdata: Tensor | None = None) -> tuple[Tensor, Tensor]:
         "2 log of the likelihood ratio to exact predictions: counts (*batch,), auxiliary data (*batch, constraints)."
@@ -239,7 +242,10 @@ class BinnedModel(DescribedModel):
         model = cls.__new__(cls)
         DescribedModel.__init__(model, compile_measurement(read, modifier_settings, device))
         model.workspace, model.measurement, model.poi = read.workspace, read.name, read.poi
-        model.problems = read.problems
+        sets = read.parameters.values()
+        model.origins = {name: "file" if entry.own_bounds else "default" for entry in sets for name in entry.names}
         model.modifier_settings = None if modifier_settings is None else dict(modifier_settings)
         model.observed = model.nominal.new_tensor(read.observed)
+        start = negative_yield(model, model.nominal)
+        model.problems = (*read.problems, *([f"at the start {start}"] if start else []))
         return model

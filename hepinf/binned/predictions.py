@@ -13,6 +13,7 @@ from torch import Tensor
 from .compile import CompiledModel
 from .constraints import compile_constraints, expected_auxdata, fluctuated
 from .derivatives import PoissonYields
+from .functions import Functions, FunctionYields
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -31,6 +32,8 @@ class NamedParameters:
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
         self.yields = PoissonYields(compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
+        if compiled.functions:
+            self.yields = FunctionYields(self.yields, Functions(compiled.functions, self.parameter_names))
         self.constraints = compile_constraints([p.constraint for p in parameters], self.device)
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}
@@ -53,6 +56,36 @@ class NamedParameters:
         for name, value in values.items():
             theta[self.index(name)] = value
         return theta
+
+# %% ../../nbs/07_binned/11_predictions.ipynb #impossible
+def bin_label(model: NamedParameters, k: int) -> str:
+    "Channel of a bin, and its number there."
+    channel, bins = next((name, bins) for name, bins in model.channels.items() if bins.start <= k < bins.stop)
+    return f"channel '{channel}', bin {k - bins.start}"
+
+
+def negative_yield(model: NamedParameters, theta: Tensor) -> str:
+    "The bin whose expected total is the most negative, in a sentence; empty if there is none."
+    nu = model.yields(theta.detach())
+    if not bool((nu < 0).any()):
+        return ""
+    k = int(nu.argmin()) % nu.shape[-1]
+    return f"{bin_label(model, k)}: {float(nu.min()):.6g} events are expected, and no total can be negative"
+
+
+def impossible_data(model: NamedParameters, theta: Tensor, counts: Tensor, auxdata: Tensor) -> str:
+    "Why log L of one data set is not finite at one point, in a sentence; empty if it is."
+    if negative := negative_yield(model, theta):
+        return negative
+    empty = (model.yields(theta.detach()) == 0) & (counts > 0)
+    if bool(empty.any()):
+        k = int(empty.nonzero()[0])
+        return f"{bin_label(model, k)}: {float(counts[k]):.6g} observed where nothing is expected"
+    rate = expected_auxdata(model.constraints, theta.detach())[model.constraints.counted]
+    for k in (rate < 0).nonzero()[:1, 0].tolist():
+        position = int(model.constraints.parameter[model.constraints.counted[k]])
+        return f"'{model.parameter_names[position]}' is negative, and its auxiliary measurement is a count"
+    return ""
 
 # %% ../../nbs/07_binned/11_predictions.ipynb #predictions
 class Predictions(NamedParameters):
@@ -81,11 +114,15 @@ class Predictions(NamedParameters):
         """
         theta, generator = self._checked_theta(theta), as_generator(seed, self.device)
         nu, shape = self.expected(theta), (*theta.shape[:-1], len(self.constraints.normal))
-        if bool((nu < 0).any()):
-            raise InputError(f"negative expected yield in bin {int((nu < 0).nonzero()[0][-1])}: this point has no toys")
+        if negative := negative_yield(self, theta):
+            raise InputError(f"{negative}: this point has no toys")
         noise = torch.randn(*shape, generator=generator, dtype=torch.float64, device=self.device)
         counts = torch.poisson(nu, generator=generator)
         return counts, fluctuated(self.constraints, self.expected_auxdata(theta), noise, generator)
+
+    def impossible(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> str:
+        "Why log L of one data set is not finite at one point, in a sentence; empty if it is."
+        return impossible_data(self, theta, counts, auxdata)
 
     def _checked_theta(self, theta: Tensor) -> Tensor:
         theta = torch.as_tensor(theta, dtype=torch.float64, device=self.device)

@@ -7,7 +7,7 @@ __all__ = ['Parameter', 'Variation', 'Process']
 
 # %% ../../nbs/07_binned/07_processes.ipynb #imports
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
+from ..core.expressions import Expression
 from ..stats.priors import Normal, Poisson
 
 # %% ../../nbs/07_binned/07_processes.ipynb #parameter
@@ -77,7 +78,7 @@ class Variation:
 
 @dataclass(frozen=True)
 class Process:
-    """Expected events per bin at the nominal point, the parameters that scale them, and how shapes deform them.
+    """Expected events per bin at the nominal point, the parameters or formulas that scale them, and their shapes.
 
     Example:
     >>> import torch
@@ -86,7 +87,7 @@ class Process:
 
     name: str
     template: Float[Tensor, " bins"]  # events
-    norm: str | Sequence[str] | None = None  # names of parameters; each scales by value / nominal
+    norm: str | Sequence[str] | None = None  # parameters, each scales by value / nominal; or formulas of them
     variations: Mapping[str, Variation] = field(default_factory=dict)  # by parameter name
     channel: str = "summary"  # histograms of different channels do not share bins
     mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
@@ -96,19 +97,44 @@ class Process:
 
     @property
     def norms(self) -> tuple[str, ...]:
-        "Names of the parameters that scale it."
+        "The parameters and formulas that scale it."
         return () if self.norm is None else (self.norm,) if isinstance(self.norm, str) else tuple(self.norm)
 
+# %% ../../nbs/07_binned/07_processes.ipynb #norm
+def norm_function(where: str, norm: str, parameters: Mapping[str, Parameter]) -> Expression | None:
+    "The formula of a norm; None if it is a parameter. Raises: InputError for unknown names, or no value at the start."
+    if norm in parameters:
+        return None
+    if norm.isidentifier():
+        raise InputError(f"{where}: {unknown_name('parameter', norm, parameters)}")
+    try:
+        function = Expression(norm)
+    except InputError as error:
+        raise InputError(f"{where}: norm: {error}") from None
+    for name in function.names:
+        if name not in parameters:
+            raise InputError(f"{where}: norm {norm!r}: {unknown_name('parameter', name, parameters)}")
+    start = {name: torch.tensor(float(parameters[name].nominal), dtype=torch.float64) for name in function.names}
+    value = float(function(start))
+    if not math.isfinite(value):
+        raise InputError(f"{where}: norm {norm!r} is {value} at the nominal values of its parameters")
+    return function
+
+
+def norm_parameters(process: Process, parameters: Collection[str]) -> set[str]:
+    "The parameters that scale a process, alone or in a formula."
+    return {name for norm in process.norms for name in ([norm] if norm in parameters else Expression(norm).names)}
+
 # %% ../../nbs/07_binned/07_processes.ipynb #check-template
-def require_template(where: str, template: Tensor, bins: int) -> None:
-    "Refuse a histogram of the wrong length, or with a yield that is negative or no number."
+def require_template(where: str, template: Tensor, bins: int, signed: bool = False) -> None:
+    "Refuse a histogram of the wrong length, or with a yield that is no number or, unless `signed`, negative."
     if template.dim() != 1:
         raise InputError(f"{where}: one axis of bins is needed, not the shape {tuple(template.shape)}")
     if len(template) != bins:
         raise InputError(f"{where}: {len(template)} bins, but the first process has {bins}")
     require_finite(template, where, axis="bin")
     negative = (template < 0).nonzero()
-    if len(negative):
+    if len(negative) and not signed:
         k = int(negative[0])
         raise InputError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
 
@@ -116,6 +142,8 @@ def require_template(where: str, template: Tensor, bins: int) -> None:
 def require_process(process: Process, parameters: Mapping[str, Parameter], bins: int) -> None:
     "Refuse a process with unknown parameters or wrong templates."
     where = f"process {process.name!r}"
+    functions = [norm_function(where, norm, parameters) for norm in process.norms]
+    signed = any(functions) and not process.mc_weight  # an interference takes events away
     for norm in process.norms:
         if norm in parameters and parameters[norm].nominal == 0:
             raise InputError(f"{where}: the nominal value of its norm {norm!r} is 0")
@@ -126,11 +154,11 @@ def require_process(process: Process, parameters: Mapping[str, Parameter], bins:
         templates |= {f"{name} down": variation.down, f"{name} up": variation.up}
         if not variation.step > 0:
             raise InputError(f"{where}, variation {name!r}: step must be positive, got {variation.step}")
-    for name in (*process.variations, *process.norms):
+    for name in process.variations:
         if name not in parameters:
             raise InputError(f"{where}: {unknown_name('parameter', name, parameters)}")
     for label, template in templates.items():
-        require_template(f"{where}, {label}", template, bins)
+        require_template(f"{where}, {label}", template, bins, signed)
 
 
 def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter]) -> None:
@@ -140,10 +168,10 @@ def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter
         raise InputError("a model needs at least one process")
     if len(by_name) != len(parameters) or len({(p.channel, p.name) for p in processes}) != len(processes):
         raise InputError("names of parameters, and of processes in a channel, must be unique")
-    used = {name for process in processes for name in (*process.norms, *process.variations)}
     first = {p.channel: p for p in reversed(processes)}
     for process in processes:
         require_process(process, by_name, len(first[process.channel].template))
+    used = {name for process in processes for name in (*process.variations, *norm_parameters(process, by_name))}
     for name in by_name:
         if name not in used:
             raise InputError(f"parameter {name!r} scales no process and has no variation")

@@ -38,6 +38,8 @@ class StackedNames:
         self.nominal = torch.tensor([p.nominal for p in parameters], **options)
         self.bounds = torch.tensor([p.bounds for p in parameters], **options)
         self.fixed = [p.fixed for p in parameters]
+        self.origins: dict[str, str] = {}  # hundreds of fits are not warned of a bound one by one
+        self.problems: tuple[str, ...] = ()
         cells = tables.bins + (0 if tables.varied is None else len(tables.varied.bin))
         self.rows = max(1, int(4e6 / (len(parameters) * (len(parameters) + 3 * cells))))
 
@@ -84,6 +86,10 @@ class StackedModel(StackedNames):
 
         counts, auxdata = self.rows_of(terms, theta)
         return counts, auxdata
+
+    def impossible(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> str:
+        "Empty: why log L is not finite is known to the model of one hypothesis."
+        return ""
 
 # %% ../../nbs/07_binned/17_stacked.ipynb #data
 class StackedLikelihood(BinnedLikelihood):

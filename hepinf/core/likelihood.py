@@ -8,7 +8,8 @@ __all__ = ['LikelihoodBase', 'CallableLikelihood', 'as_likelihood', 'floating']
 # %% ../../nbs/01_core/09_likelihood.ipynb #imports
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -69,6 +70,8 @@ class _Adjustable:
     names: list[str]
     bounds: Tensor
     start: Tensor
+    fixed: Tensor
+    origins: Mapping[str, str] = MappingProxyType({})
 
     def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> "LikelihoodBase":
         "The same with another start."
@@ -76,7 +79,24 @@ class _Adjustable:
 
     def within(self, bounds: Mapping[str, tuple[float, float]]) -> "LikelihoodBase":
         "The same with other bounds of the named parameters."
-        return self._changed(bounds=replaced_bounds(self.bounds, self.names, bounds))
+        origins = {**self.origins, **dict.fromkeys(bounds, "given")}
+        return self._changed(bounds=replaced_bounds(self.bounds, self.names, bounds), origins=origins)
+
+    def holding(self, fixed: Mapping[str, Any] | Collection[str]) -> "LikelihoodBase":
+        "The same with some parameters fixed: at their start (names), or at values, one or one for each data set."
+        start, mask = self.start, self.fixed.clone()
+        names = (fixed,) if isinstance(fixed, str) else fixed
+        for name, value in (names if isinstance(names, Mapping) else dict.fromkeys(names)).items():
+            k = index_of(self.names, name)
+            mask[k] = True
+            if value is not None:
+                value = torch.as_tensor(value, dtype=torch.float64, device=start.device)
+                if not bool(torch.isfinite(value).all()):
+                    raise InputError(f"fixed: the value of '{name}' is not finite")
+                start = start.expand(*torch.broadcast_shapes(start.shape[:-1], value.shape), -1)
+                column = value.expand(start.shape[:-1])[..., None]
+                start = start.index_copy(-1, torch.tensor([k], device=start.device), column)
+        return self._changed(start=start, fixed=mask)
 
     def _changed(self, **attributes: Any) -> "LikelihoodBase":
         other = copy.copy(self)
@@ -118,6 +138,10 @@ class LikelihoodBase(_Adjustable, _OneDataSet):
     def log_prob(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch"]:
         "log L; to be written by the subclass."
         raise NotImplementedError(f"{type(self).__name__} has no log_prob")
+
+    def impossible(self, theta: Float[Tensor, " parameters"]) -> str:
+        "Why the data cannot be had at this point, such as the bin without expectation; empty if nothing is known."
+        return ""
 
     def value_and_gradient(self, theta: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor]:
         "log L (*batch,) and its gradient (*batch, parameters); no graph is kept."
@@ -226,6 +250,22 @@ def as_likelihood(
         if bounds is None
         else source.within(bounds if isinstance(bounds, Mapping) else dict(zip(source.names, bounds.tolist())))
     )
+
+# %% ../../nbs/01_core/09_likelihood.ipynb #adjusted
+def adjusted(
+    source: Any,  # a Likelihood, or a model at its observed data
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
+) -> Likelihood:
+    "The likelihood with other bounds and fixed parameters. Raises: InputError for an unknown name or an empty range."
+    likelihood = as_likelihood(source)
+    if bounds:
+        likelihood = likelihood.within(bounds)
+        low, high = likelihood.bounds.to(likelihood.start).unbind(-1)
+        likelihood = likelihood.starting_at(
+            torch.where(likelihood.fixed, likelihood.start, likelihood.start.clamp(low, high))
+        )
+    return likelihood.holding(fixed) if fixed else likelihood
 
 # %% ../../nbs/01_core/09_likelihood.ipynb #floating
 class _Floating(LikelihoodBase):

@@ -6,8 +6,8 @@
 __all__ = ['LogDensity', 'Likelihood', 'Experiment', 'ConditionalDensity', 'Bijection', 'Prior']
 
 # %% ../../nbs/01_core/08_protocols.ipynb #imports
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,6 +57,7 @@ class Likelihood(LogDensity, _DataSets, Protocol):
     fixed: Bool[Tensor, " parameters"]  # parameters that a fit leaves at their start
     constraints: tuple[Tensor, Tensor] | None  # centres and widths of auxiliary measurements, or NaN
     rank: float  # terms of the Gauss-Newton curvature; infinite if there is no such form
+    origins: Mapping[str, str]  # who set the bounds of a parameter: "default", "file", "given"; others: the model
 
     def value_and_gradient(self, theta: Float[Tensor, "*batch parameters"]) -> tuple[Tensor, Tensor]:
         "log L (*batch,) and its gradient (*batch, parameters); no graph is kept."
@@ -84,12 +85,21 @@ class Likelihood(LogDensity, _DataSets, Protocol):
         "The same with other bounds of the named parameters."
         ...
 
+    def holding(self, fixed: Mapping[str, Any] | Collection[str]) -> "Likelihood":
+        "The same with some parameters fixed, at values or at their start."
+        ...
+
+    def impossible(self, theta: Float[Tensor, " parameters"]) -> str:
+        "Why the data cannot be had at this point, such as the bin without expectation; empty if nothing is known."
+        ...
+
 # %% ../../nbs/01_core/08_protocols.ipynb #experiment
 @runtime_checkable
 class Experiment(Likelihood, Protocol):
     "A likelihood that can be repeated: with expected data, and with simulated data."
 
     poi: str | None  # the parameter of interest, if there is one
+    problems: tuple[str, ...]  # what speaks against the model or its data
 
     def asimov(self, theta: Float[Tensor, "*batch parameters"]) -> "Experiment":
         "The likelihood of the data that are expected at theta."

@@ -37,10 +37,23 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         return f"{self.value:{spec}} ± {self.error:{spec}}" if spec else str(self)
 
+# %% ../../nbs/01_core/06_results.ipynb #shown
+def _shown(value: object) -> str:
+    "A field of a result in a cell of its table."
+    if isinstance(value, float):
+        return number(value)
+    numel = getattr(value, "numel", None)
+    if numel is None:
+        return str(value)
+    if numel() == 1:
+        return number(float(value))  # type: ignore[arg-type]
+    return f"{numel()} values" if numel() > 6 else ", ".join(number(x) for x in value.flatten().tolist())  # type: ignore[attr-defined]
+
 # %% ../../nbs/01_core/06_results.ipynb #result
 class Result:
     "Base of every answer: `ok`, `problems`, and a table in notebook and terminal."
 
+    notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -52,31 +65,20 @@ class Result:
         "The table as text; the first row is its head."
         return [
             ["quantity", "value"],
-            *([name, _shown(value)] for name, value in vars(self).items() if name != "problems"),
+            *([name, _shown(value)] for name, value in vars(self).items() if name not in ("notes", "problems")),
         ]
 
     def table(self) -> Markdown:
-        "The rows as a Markdown table, and below it what speaks against the result."
-        warnings = "".join(f"\n\n**Problem:** {problem}" for problem in self.problems)
-        return Markdown(markdown_table(self.rows()) + warnings)
+        "The rows as a Markdown table, and below it the notes and what speaks against the result."
+        below = [*self.notes, *(f"**Problem:** {problem}" for problem in self.problems)]
+        return Markdown("\n\n".join([markdown_table(self.rows()), *below]))
 
     def __repr__(self) -> str:
-        return "\n".join([markdown_table(self.rows()), *(f"Problem: {problem}" for problem in self.problems)])
+        below = [*self.notes, *(f"Problem: {problem}" for problem in self.problems)]
+        return "\n".join([markdown_table(self.rows()), *below])
 
     def _repr_markdown_(self) -> str:
         return str(self.table())
-
-
-def _shown(value: object) -> str:
-    "A field of a result in a cell of its table."
-    if isinstance(value, float):
-        return number(value)
-    numel = getattr(value, "numel", None)
-    if numel is None:
-        return str(value)
-    if numel() == 1:
-        return number(float(value))  # type: ignore[arg-type]
-    return f"{numel()} values" if numel() > 6 else ", ".join(number(x) for x in value.flatten().tolist())  # type: ignore[attr-defined]
 
 # %% ../../nbs/01_core/06_results.ipynb #gather
 def gather(*parts: str | tuple[str, ...] | Result | None) -> tuple[str, ...]:

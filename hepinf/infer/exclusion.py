@@ -71,7 +71,7 @@ def _joined(pieces: Mapping[int, tuple[tuple, tuple]]) -> list[list[tuple]]:
     return lines
 
 # %% ../../nbs/08_infer/17_exclusion.ipynb #contour
-def contour_lines(
+def crossing_lines(
     points: Float[Tensor, "points 2"], values: Float[Tensor, " points"], level: float
 ) -> list[Float[Tensor, "vertices 2"]]:
     "Lines on which values, interpolated between points, have a level; those of most vertices first."
@@ -186,6 +186,6 @@ def exclusion(
     curves = {"observed": plane.observed, "expected": plane.expected[:, 2]}
     curves |= {"-1 sigma": plane.expected[:, 1], "+1 sigma": plane.expected[:, 3]}
     points, threshold = plane.coordinates[:, columns], _threshold(plane.quantity, level)
-    lines = {name: contour_lines(points, _sensitivity(x, plane.quantity), threshold) for name, x in curves.items()}
+    lines = {name: crossing_lines(points, _sensitivity(x, plane.quantity), threshold) for name, x in curves.items()}
     nothing = "" if lines["observed"] else "no contour: all points are excluded, or none is"
     return Exclusion((axes[0], axes[1]), plane, chosen, lines, level, gather(missing, nothing))

@@ -7,6 +7,7 @@ __all__ = ['GoodnessOfFit', 'goodness_of_fit']
 
 # %% ../../nbs/08_infer/06_goodness.ipynb #imports
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..binned.likelihood import BinnedLikelihood
 from ..core.errors import InputError
-from ..core.likelihood import as_likelihood
+from ..core.likelihood import adjusted
 from ..core.results import Result, gather
 from .intervals import free_fit
 from .result import FitResult
@@ -44,6 +45,8 @@ def goodness_of_fit(
     likelihood: Any,  # of a BinnedModel, or the model itself at its observed data
     *,
     fit: FitResult | None = None,  # the free fit, if it is done already
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> GoodnessOfFit:
     """Saturated-model goodness of fit.
 
@@ -55,7 +58,7 @@ def goodness_of_fit(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> hi.goodness_of_fit(model).p
     """
-    likelihood = as_likelihood(likelihood)
+    likelihood = adjusted(likelihood, bounds, fixed)
     if not isinstance(likelihood, BinnedLikelihood):
         raise InputError("goodness_of_fit: only binned data have a saturated model")
     fit, constrained = free_fit(likelihood, fit), likelihood.model.constrained

@@ -9,10 +9,12 @@ __all__ = []
 import math
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.special import ndtr
 
-from ..core.likelihood import as_likelihood
+from ..core.expansion import Exact
+from ..core.likelihood import LikelihoodBase
 from ..core.numerics import bisect
 from ..core.protocols import Likelihood
 from .mle import fit
@@ -46,6 +48,14 @@ class SmoothClip:
         theta = torch.clamp(self.anchor + self.scale * position + self.free * x, self.lower, self.upper)
         log_slope = (slope.log() * self.bounded).sum(-1)
         return theta, self.scale * slope + self.free, log_slope, curvature / slope * self.bounded
+
+    def bend(self, x: Tensor) -> Tensor:
+        "Second derivative of the log of the slope."
+        x = x * self.bounded
+        a, b = x.clamp(-37, 37), (x - self.edge).clamp(-37, 37)
+        _, slope, curvature = self.clip(x)
+        fall = (-a * (-0.5 * a * a).exp() + b * (-0.5 * b * b).exp()) / math.sqrt(2 * math.pi)
+        return (fall / slope - (curvature / slope) ** 2) * self.bounded
 
     def inverse(self, theta: Tensor) -> Tensor:
         "Coordinate of a point; a point on a bound is first moved a little inside."
@@ -94,6 +104,36 @@ class Target:
         gradient = gradient.double() * slope + log_slope_gradient
         return value.detach().double() + log_slope, gradient.nan_to_num(0.0, 0.0, 0.0)
 
+# %% ../../nbs/08_infer/10_hmc_target.ipynb #coordinates
+class _InCoordinates(LikelihoodBase):
+    "The target as a likelihood of its coordinates."
+
+    def __init__(self, target: Target, start: Float[Tensor, "1 free"]):
+        self.target, self.start = target, start
+        self.names = [target.density.names[k] for k in target.free.tolist()]
+        self.bounds = torch.tensor([-math.inf, math.inf]).to(start).expand(len(self.names), 2)
+        self.fixed = torch.zeros(len(self.names), dtype=torch.bool, device=start.device)
+        self.separable = target.density.separable
+
+    def log_prob(self, x: Float[Tensor, "*batch free"]) -> Float[Tensor, "*batch"]:
+        "Log density of coordinates."
+        return self.target.log_prob(x)
+
+    def value_and_gradient(self, x: Float[Tensor, "*batch free"]) -> tuple[Tensor, Tensor]:
+        "Log density and its gradient."
+        return self.target.gradient(x)
+
+    def quadratic(self, x: Float[Tensor, "rows free"], free: Int[Tensor, " free"], approximate: bool = False) -> Exact:
+        "Value, gradient and curvature of each row, by the chain rule."
+        theta, slope, log_slope, log_slope_gradient = self.target.support(x.detach())
+        local = self.target.density.quadratic(self.target.parameters(theta), self.target.free)
+        gradient = local.gradient * slope
+        curvature = slope[:, :, None] * local.curvature * slope[:, None]
+        curvature.diagonal(dim1=1, dim2=2).sub_(gradient * log_slope_gradient + self.target.support.bend(x.detach()))
+        return Exact(
+            local.value + log_slope, (gradient + log_slope_gradient)[:, free], curvature[:, free[:, None], free]
+        )
+
 # %% ../../nbs/08_infer/10_hmc_target.ipynb #metric
 class Metric:
     "Covariance that whitens the target, its Cholesky factor and the inverse of that."
@@ -105,14 +145,15 @@ class Metric:
 
 def _mode(target: Target, start: Tensor) -> tuple[Tensor, Metric, str]:
     "Mode of the target, the metric there, and a sentence if the search for the mode failed."
-    best = fit(as_likelihood(target.log_prob, start[None]))
+    best = fit(_InCoordinates(target, start[None]))
     mode, covariance = best.theta[0].detach(), best.covariance[0].detach()
     info = torch.linalg.cholesky_ex(covariance.nan_to_num(-1.0)).info
     if bool(best.converged.all()) and int(info) == 0:
         return mode, Metric(covariance), ""
     if not bool(torch.isfinite(target.log_prob(mode[None])).all()):
         mode = start
-    hessian = torch.autograd.functional.hessian(lambda x: target.log_prob(x[None])[0], mode).nan_to_num(0.0, 0.0, 0.0)
+    free = torch.arange(len(mode), device=mode.device)
+    hessian = -_InCoordinates(target, start[None]).quadratic(mode[None], free).curvature[0].nan_to_num(0.0, 0.0, 0.0)
     scale = hessian.diagonal().abs().sqrt()
     scale = torch.where(scale > 0, scale, 1.0)
     values, vectors = torch.linalg.eigh(hessian / scale[:, None] / scale)

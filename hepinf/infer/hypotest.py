@@ -6,6 +6,7 @@
 __all__ = ['HypotestResult', 'hypotest', 'DiscoveryResult', 'discovery']
 
 # %% ../../nbs/08_infer/08_hypotest.ipynb #imports
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,49 +76,100 @@ class Asymptotic:
         return gather(self.observed.problems, self.asimov.problems)
 
 # %% ../../nbs/08_infer/08_hypotest.ipynb #toys
-def toy_statistics(
-    likelihood: Experiment, theta: Tensor, mu: Tensor, poi: str, statistic: str, toys: int, generator: torch.Generator
-) -> tuple[Tensor, tuple[str, ...]]:
-    "q of toys made at one point, sorted, and the problems of their fits."
-    points = theta.expand(toys, -1)
-    test = TestStatistic(likelihood.toys(points, generator), poi, statistic, points)
-    q = test.q(mu.expand(toys))
-    return q.sort().values, test.problems
-
-
 def _fraction_above(sample: Tensor, q: Tensor) -> Tensor:
     "Fraction of a sorted sample that is at least q, within the rounding of a fit."
     return 1 - torch.searchsorted(sample, (q - 1e-6).contiguous()).double() / len(sample)
+
+# %% ../../nbs/08_infer/08_hypotest.ipynb #quantiles
+def cls_error(p: Tensor, background: Tensor, toys: int) -> Tensor:
+    "Standard error of p / background, each a fraction of `toys`."
+    p = p.clamp_min(1 / toys)
+    variance = p * (1 - p) / background**2 + p**2 * (1 - background) / background**3
+    return (variance / toys).sqrt()
+
+
+def expected_cls(tested: Tensor, alone: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    "CLs and CL_b at -2 ... 2 sigma of background toys (sorted statistics of both), and the errors of these quantiles."
+    n = len(alone)
+    p, background = _fraction_above(tested, alone), _fraction_above(alone, alone)
+    cls, order = (p / background).sort()
+    u = norm_cdf(torch.arange(-2.0, 3.0, dtype=torch.float64, device=alone.device))
+
+    def rank(u: Tensor) -> Tensor:
+        return ((u * n).ceil().long() - 1).clamp(0, n - 1)
+
+    spread = (u * (1 - u) / n).sqrt()
+    # twice as far and half as much: the same for a smooth distribution, and a step nearby is not overlooked
+    jump = torch.maximum(cls[rank(u + 2 * spread)] - cls[rank(u)], cls[rank(u)] - cls[rank(u - 2 * spread)]) / 2
+    at = order[rank(u)]
+    return cls[rank(u)], background[at], jump
+
+# %% ../../nbs/08_infer/08_hypotest.ipynb #simulated
+@dataclass(frozen=True)
+class SimulatedPoint:
+    "CLs of one strength from toys."
+
+    mu: Float[Tensor, ""]
+    tails: Float[Tensor, " 3"]  # q of the data, p of the tested hypothesis, p of background alone
+    cls: Float[Tensor, " 6"]  # observed, and expected at -2 ... 2 sigma
+    background: Float[Tensor, " 6"]  # CL_b of the same
+    jump: Float[Tensor, " 6"]  # standard errors of the quantiles; 0 for the observed one
+    toys: int
+
+    def error(self, least: float) -> Float[Tensor, " 6"]:
+        "Standard errors from the number of toys, if no CLs is smaller than `least`."
+        binomial = cls_error(self.cls.clamp_min(least) * self.background, self.background, self.toys)
+        return torch.hypot(self.jump, binomial)
+
+
+class SimulatedTest:
+    "The distributions of a test at any strength; the same random numbers every time, so that curves are smooth."
+
+    def __init__(self, likelihood: Experiment, poi: str, statistic: str, toys: int, seed: int):
+        if likelihood.batch_shape:
+            raise InputError("toys: one data set at a time")
+        if toys < 1:
+            raise InputError(f"toys: at least one is needed, not {toys}")
+        self.likelihood, self.poi, self.statistic, self.toys = likelihood, poi, statistic, toys
+        self.test = TestStatistic(likelihood, poi, statistic)
+        other = torch.full_like(self.test.best, 1.0 if statistic == "q0" else 0.0)
+        points = self.test.conditional(other).theta.expand(toys, -1)
+        generator = torch.Generator(device=points.device).manual_seed(seed)
+        self.alone = TestStatistic(likelihood.toys(points, generator), poi, statistic, points)
+        self.state = generator.get_state()
+        self.toy_problems: tuple[str, ...] = ()
+
+    def __call__(self, mu: Float[Tensor, ""]) -> SimulatedPoint:
+        "Toys of both hypotheses for one strength."
+        generator = torch.Generator(device=mu.device)
+        generator.set_state(self.state)
+        q, values = self.test.q(mu), mu.expand(self.toys)
+        points = self.test.last.theta.expand(self.toys, -1)
+        toys = TestStatistic(self.likelihood.toys(points, generator), self.poi, self.statistic, points)
+        tested, alone = toys.q(values).sort().values, self.alone.q(values).sort().values
+        self.toy_problems = self.toy_problems or gather(toys.problems, self.alone.problems)
+        p, background = _fraction_above(tested, q), _fraction_above(alone, q)
+        observed = (p / background, background, torch.zeros_like(p))
+        cls, reached, jump = (torch.cat([x[None], y]) for x, y in zip(observed, expected_cls(tested, alone)))
+        return SimulatedPoint(mu, torch.stack([q, p, background]), cls, reached, jump, self.toys)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        "Of the fits to the data, and of the first toys whose fits failed."
+        return gather(self.test.problems, self.toy_problems)
 
 # %% ../../nbs/08_infer/08_hypotest.ipynb #by-toys
 def hypotest_by_toys(
     likelihood: Experiment, mu: Tensor, poi: str, statistic: str, toys: int, seed: int
 ) -> HypotestResult:
     "Test of strengths with simulated distributions, for one data set."
-    if likelihood.batch_shape:
-        raise InputError("toys: one data set at a time")
-    if toys < 1:
-        raise InputError(f"toys: at least one is needed, not {toys}")
-    test = TestStatistic(likelihood, poi, statistic)
-    other = torch.tensor(1.0 if statistic == "q0" else 0.0, dtype=torch.float64, device=mu.device)
-    background, problems, lines = test.conditional(other).theta, (), []
-    bands = norm_cdf(torch.arange(2.0, -3.0, -1.0, dtype=torch.float64, device=mu.device))
-    for value in mu.reshape(-1):
-        # the same random numbers for every strength: the curve over mu is smooth
-        generator = torch.Generator(device=mu.device).manual_seed(seed)
-        q = test.q(value)
-        point = test.conditional(value).theta
-        tested, problem = toy_statistics(likelihood, point, value, poi, statistic, toys, generator)
-        alone, more = toy_statistics(likelihood, background, value, poi, statistic, toys, generator)
-        problems = gather(problems, problem, more)
-        p, p_background = _fraction_above(tested, q), _fraction_above(alone, q)
-        levels = torch.quantile(_fraction_above(tested, alone) / _fraction_above(alone, alone), 1 - bands)
-        lines.append(torch.cat([torch.stack([q, p, p_background, p / p_background]), levels]))
-    table = torch.stack(lines).reshape(*mu.shape, 9)
-    q, p, p_background, cls = table[..., :4].unbind(-1)
+    simulated = SimulatedTest(likelihood, poi, statistic, toys, seed)
+    points = [simulated(value) for value in mu.reshape(-1)]
+    q, p, p_background = torch.stack([point.tails for point in points]).reshape(*mu.shape, 3).unbind(-1)
+    cls = torch.stack([point.cls for point in points]).reshape(*mu.shape, 6)
     nothing = f"none of {toys} background toys reaches the data: CLs has no value there"
-    problems = gather(test.problems, problems, nothing if bool((p_background == 0).any()) else "")
-    return HypotestResult(mu, q, p, p_background, cls, table[..., 4:], problems)
+    problems = gather(simulated.problems, nothing if bool((p_background == 0).any()) else "")
+    return HypotestResult(mu, q, p, p_background, cls[..., 0], cls[..., 1:], problems)
 
 # %% ../../nbs/08_infer/08_hypotest.ipynb #hypotest
 def hypotest(
@@ -128,6 +180,8 @@ def hypotest(
     statistic: str = "qtilde",  # or "q", "q0"
     toys: int | None = None,  # None: by formula; otherwise this many of each hypothesis, for one data set
     seed: int = 0,
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> HypotestResult:
     """Profile-likelihood test of signal strengths with CLs.
 
@@ -139,7 +193,7 @@ def hypotest(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> hi.hypotest(model, 1.0).cls
     """
-    likelihood, poi = require_test(likelihood, poi, statistic)
+    likelihood, poi = require_test(likelihood, poi, statistic, bounds, fixed)
     mu = torch.as_tensor(mu, dtype=torch.float64, device=likelihood.start.device)
     if not bool(torch.isfinite(mu).all()):
         raise InputError("mu: a tested strength is not finite")
@@ -154,7 +208,8 @@ def hypotest(
     p, background, cls = cls_from_t(t, root)
     bands = torch.arange(2.0, -3.0, -1.0, dtype=torch.float64, device=mu.device)
     expected = cls_from_t(bands.expand(*root.shape, 5), root[..., None])[2]
-    return HypotestResult(mu.expand(q.shape), q, p, background, cls, expected, test.problems[:1])
+    problems = gather(test.problems, test.observed.last.bound_problems)
+    return HypotestResult(mu.expand(q.shape), q, p, background, cls, expected, problems)
 
 # %% ../../nbs/08_infer/08_hypotest.ipynb #discovery
 @dataclass(frozen=True, repr=False)
@@ -174,6 +229,8 @@ def discovery(
     poi: str | None = None,  # None: the model's
     toys: int | None = None,  # None: by formula
     seed: int = 0,
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> DiscoveryResult:
     """Significance of a signal against background alone, by formula or by toys.
 
@@ -184,12 +241,14 @@ def discovery(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> hi.discovery(model).significance
     """
-    likelihood, poi = require_test(likelihood, poi, "q0")
+    likelihood, poi = require_test(likelihood, poi, "q0", bounds, fixed)
     test = Asymptotic(likelihood, poi, "q0")
     q, _, root = test(torch.zeros((), dtype=torch.float64, device=likelihood.start.device))
+    problems = gather(test.problems, test.observed.last.bound_problems)
     if toys is None:
-        return DiscoveryResult(q, norm_cdf(-q.sqrt()), q.sqrt(), root, test.problems[:1])
+        return DiscoveryResult(q, norm_cdf(-q.sqrt()), q.sqrt(), root, problems)
     by_toys = hypotest_by_toys(likelihood, torch.zeros_like(q), poi, "q0", toys, seed)
     nothing = f"none of {toys} toys reaches the data: p0 is below {1 / toys:.1g}" if float(by_toys.p) == 0 else ""
-    problems = gather(test.problems, by_toys, nothing)[:1]
-    return DiscoveryResult(q, by_toys.p, -torch.special.ndtri(by_toys.p), root, problems)
+    # a deficit has q0 = 0, which every toy reaches: p0 = 1, and no evidence is a significance of 0
+    significance = (-torch.special.ndtri(by_toys.p)).clamp_min(0)
+    return DiscoveryResult(q, by_toys.p, significance, root, gather(problems, by_toys, nothing))

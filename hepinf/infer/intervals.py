@@ -7,7 +7,7 @@ __all__ = ['ONE_SIGMA', 'Profile', 'profile', 'Interval', 'interval']
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #imports
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core.errors import InputError
-from ..core.likelihood import as_likelihood
+from ..core.likelihood import adjusted
 from ..core.protocols import Likelihood
 from ..core.results import Result, gather
 from ..core.tables import number
 from .mle import fit as maximise
-from .result import FitResult
+from .result import BoundReached, FitResult, bound_sentences
+from .roots import falling_root
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #free-fit
 def free_fit(likelihood: Likelihood, fit: FitResult | None) -> FitResult:
@@ -43,6 +44,28 @@ def free_position(fit: FitResult, name: str) -> int:
         raise InputError(f"'{name}' was fixed in the fit; it has no profile")
     return k
 
+# %% ../../nbs/08_infer/04_intervals.ipynb #path
+def along_path(
+    fits: Callable[[Tensor, Tensor], FitResult],  # (values, start) -> fits with the parameter fixed
+    one: FitResult,  # of the values, from `start`
+    start: Float[Tensor, "*batch points parameters"],
+    k: int,  # position of the parameter
+    values: Float[Tensor, "*batch points"],
+) -> FitResult:
+    "Fits that had no likelihood where they began, once more from a fit on the way to their value."
+    inside, outside, theta = start[..., k], values, start
+    for _ in range(6):
+        lost = ~torch.isfinite(one.log_prob)
+        if not bool(lost.any()):
+            break
+        middle = (inside + outside) / 2
+        half = fits(torch.where(lost, middle, values), torch.where(lost[..., None], theta, one.theta))
+        reached = torch.isfinite(half.log_prob)
+        inside, outside = torch.where(reached, middle, inside), torch.where(reached, values, middle)
+        theta = torch.where(reached[..., None], half.theta, theta)
+        one = fits(values, torch.where(lost[..., None], theta, one.theta))
+    return one
+
 # %% ../../nbs/08_infer/04_intervals.ipynb #conditional
 def conditional_fits(
     likelihood: Likelihood,
@@ -59,14 +82,20 @@ def conditional_fits(
         for k, name in enumerate(fit.names)
         if name != poi and bool(fit.fixed[..., k].all())
     }
-    likelihood = likelihood.within(
-        {n: (low, high) for n, (low, high) in zip(fit.names, fit.bounds.tolist()) if low < high}
-    )
-    if likelihood.separable or not fit.log_prob.dim():
-        points = likelihood.with_point_axis().starting_at(start)
-        one = maximise(points, fixed={**fixed, poi: values}, tolerance=tolerance, method=method)
-        return one.theta, one.log_prob, one.problems
+    box = zip(fit.names, fit.bounds.tolist(), likelihood.bounds.tolist())
+    if changed := {name: (low, high) for name, (low, high), own in box if [low, high] != own and low < high}:
+        likelihood = likelihood.within(changed)
     values = values.expand(start.shape[:-1])
+    if likelihood.separable or not fit.log_prob.dim():
+        points = likelihood.with_point_axis()
+
+        def at(values: Tensor, start: Tensor) -> FitResult:
+            "Fits of all points at once."
+            held = {**fixed, poi: values}
+            return maximise(points.starting_at(start), fixed=held, tolerance=tolerance, method=method)
+
+        one = along_path(at, at(values, start), start, fit.index(poi), values)
+        return one.theta, one.log_prob, one.problems
     fixed = {name: value[..., 0] for name, value in fixed.items()}
     parts = [
         maximise(
@@ -78,7 +107,7 @@ def conditional_fits(
         for j in range(start.shape[-2])
     ]
     theta, log_prob = torch.stack([x.theta for x in parts], -2), torch.stack([x.log_prob for x in parts], -1)
-    return theta, log_prob, gather(*parts)[:1]
+    return theta, log_prob, gather(*parts)
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #profile-result
 @dataclass(frozen=True, repr=False)
@@ -112,9 +141,10 @@ def _around(fit: FitResult, poi: str, k: int) -> Tensor:
     return (steps * error + centre).clamp(*fit.bounds[k])
 
 
-def _local_maximum(poi: str, scan: Tensor) -> str:
-    low = bool((scan < -1e-4).any())
-    return f"the profile of '{poi}' goes above the best fit: that was a local maximum" if low else ""
+def _local_maximum(fit: FitResult, k: int, scan: Tensor) -> str:
+    "A sentence if the profile goes above a best fit that no bound stopped."
+    low = bool(((scan < -1e-4) & ~fit.at_bound[..., k, None]).any())
+    return f"the profile of '{fit.names[k]}' goes above the best fit: that was a local maximum" if low else ""
 
 
 def _missing_end(poi: str, ends: Tensor, target: Tensor) -> str:
@@ -131,6 +161,8 @@ def profile(
     fit: FitResult | None = None,  # the free fit, if it is done already
     tolerance: float = 1e-8,  # of the fits, see `fit`
     method: str = "auto",
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> Profile:
     """Profile-likelihood scan of a parameter. Raises: InputError for an unknown or fixed parameter.
 
@@ -139,7 +171,7 @@ def profile(
     >>> model = hi.BinnedModel.from_workspace(example_workspace())
     >>> hi.profile(model, "mu", [0.5, 1.0, 1.5]).scan
     """
-    likelihood = as_likelihood(likelihood)
+    likelihood = adjusted(likelihood, bounds, fixed)
     fit = free_fit(likelihood, fit)
     k = free_position(fit, poi)
     if values is None:
@@ -148,7 +180,7 @@ def profile(
     start = fit.theta.detach()[..., None, :].expand(*fit.log_prob.shape, values.shape[-1], -1)
     theta, log_prob, problems = conditional_fits(likelihood, fit, start, poi, values, tolerance, method)
     scan = 2 * (fit.log_prob[..., None] - log_prob)
-    return Profile(poi, values, scan, fit, theta, gather(fit, problems, _local_maximum(poi, scan))[:1])
+    return Profile(poi, values, scan, fit, theta, gather(fit, problems, _local_maximum(fit, k, scan)))
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #interval-result
 ONE_SIGMA = 0.6826894921370859  # probability within one standard deviation
@@ -185,40 +217,47 @@ class Interval(Result):
         return [["parameter", "value", "low", "high", "level"], [self.poi, *ends, f"{self.level:.1%}"]]
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #bracket
-@dataclass
-class _Bracket:
-    "Distances below and above which an end of the interval lies, for both sides of every data set."
-
-    at: Tensor
-    low: Tensor
-    high: Tensor
-    room: Tensor
-
-    def update(self, root: Tensor, target: Tensor) -> Tensor:
-        "Take in the roots of the profile at the present distances; returns which ends are found."
-        below = ~(root > target)
-        self.low = torch.where(below, self.at, self.low)
-        self.high = torch.where(below, self.high, self.at)
-        narrow = self.high - self.low < 1e-9 * self.high
-        return ((root - target).abs() < 1e-5) | (below & (self.at >= self.room)) | narrow
-
-    def advance(self, root: Tensor, target: Tensor, done: Tensor) -> None:
-        "The secant through the origin, kept inside the bracket."
-        new = self.at * target / root.clamp_min(0.1 * target)
-        middle = torch.where(torch.isfinite(self.high), (self.low + self.high) / 2, 2 * self.low)
-        inside = (new > self.low) & (new < self.high)
-        self.at = torch.where(done, self.at, torch.where(inside, new, middle).minimum(self.room))
-
-
-def _first_bracket(fit: FitResult, k: int, target: Tensor) -> _Bracket:
-    "Distances of the parabolic ends, as far as the bounds."
+def _distances(fit: FitResult, k: int) -> tuple[Tensor, Tensor]:
+    "Parabolic errors below and above (*batch, 2), or a guess where there is none, and the distances to the bounds."
     centre, (low, high) = fit.theta[..., k], fit.bounds[k]
     room = torch.stack([centre - low, high - centre], -1).clamp_min(0)
     error = fit.error[..., k, None].nan_to_num(0.0)
     fallback = torch.where(torch.isfinite(room), room / 20, centre[..., None].abs() * 0.1 + 1e-3)
-    error = torch.where(error > 0, error, fallback)
-    at = (target * error).expand_as(room).minimum(room)
-    return _Bracket(at, torch.zeros_like(room), torch.full_like(room, math.inf), room)
+    return torch.where(error > 0, error, fallback).expand_as(room), room
+
+
+def _ends_at_bounds(fit: FitResult, k: int, at_bound: Tensor) -> tuple[str, ...]:
+    "Ends of intervals (*batch, 2) that are bounds which the data did not set."
+    if bool(fit.at_bound[..., k].any()):
+        return ()  # the fit says so already
+    total, fits = at_bound[..., 0].numel(), at_bound.reshape(-1, 2).sum(0).tolist()
+    name, origin = fit.names[k], fit.origins.get(fit.names[k], "")
+    sides = zip(("lower", "upper"), fit.bounds[k].tolist(), fits)
+    reached = [BoundReached(name, side, bound, origin, n, total) for side, bound, n in sides if n]
+    return tuple(f"an end of the interval is a bound: {s}" for s in bound_sentences(reached))
+
+# %% ../../nbs/08_infer/04_intervals.ipynb #search
+class _EndSearch:
+    "The square root of the profile at distances from the best value, every fit started where the last one ended."
+
+    def __init__(self, likelihood: Likelihood, fit: FitResult, k: int):
+        self.likelihood, self.fit, self.k = likelihood, fit, k
+        self.start = fit.theta[..., None, :].expand(*fit.log_prob.shape, 2, -1)
+        self.side = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=fit.theta.device)
+        self.problems: tuple[str, ...] = ()
+        self.local_maximum = ""
+
+    def value(self, distance: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        "Values of the parameter below and above the best one."
+        return self.fit.theta[..., self.k, None] + self.side * distance
+
+    def root(self, distance: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2"]:
+        "sqrt(q)."
+        poi, values = self.fit.names[self.k], self.value(distance)
+        self.start, log_prob, self.problems = conditional_fits(self.likelihood, self.fit, self.start, poi, values)
+        delta = 2 * (self.fit.log_prob[..., None] - log_prob)
+        self.local_maximum = self.local_maximum or _local_maximum(self.fit, self.k, delta)
+        return delta.clamp_min(0).sqrt()
 
 # %% ../../nbs/08_infer/04_intervals.ipynb #interval
 @torch.no_grad()
@@ -228,7 +267,8 @@ def interval(
     *,
     fit: FitResult | None = None,  # the free fit, if it is done already
     level: float = ONE_SIGMA,
-    steps: int = 30,  # upper limit
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> Interval:
     """Profile-likelihood interval of a parameter (MINOS), asymmetric, within its bounds; carries no gradient.
 
@@ -241,21 +281,14 @@ def interval(
     """
     if not 0 < level < 1:
         raise InputError(f"level: between 0 and 1, not {level}")
-    likelihood = as_likelihood(likelihood)
+    likelihood = adjusted(likelihood, bounds, fixed)
     fit = free_fit(likelihood, fit)
     k = free_position(fit, poi)
-    centre, start = fit.theta[..., k, None], fit.theta[..., None, :].expand(*fit.log_prob.shape, 2, -1)
-    target = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64, device=centre.device))
-    side = torch.tensor([-1.0, 1.0], dtype=torch.float64, device=centre.device)
-    bracket, problems = _first_bracket(fit, k, target), ()
-    for _ in range(steps):
-        start, log_prob, problems = conditional_fits(likelihood, fit, start, poi, centre + side * bracket.at)
-        delta = 2 * (fit.log_prob[..., None] - log_prob)
-        root = delta.clamp_min(0).sqrt()
-        done = bracket.update(root, target)
-        if bool(done.all()):
-            break
-        bracket.advance(root, target, done)
-    ends = torch.where(done | ((root - target).abs() < 1e-3), centre + side * bracket.at, math.nan)
-    problems = gather(fit, problems, _missing_end(poi, ends, target), _local_maximum(poi, delta))[:1]
-    return Interval(poi, level, centre[..., 0], ends[..., 0], ends[..., 1], problems)
+    search = _EndSearch(likelihood, fit, k)
+    target = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64, device=fit.theta.device))
+    error, room = _distances(fit, k)
+    zero = torch.zeros_like(room)
+    root = falling_root(lambda d: target - search.root(d), zero, zero + target, target * error, room, tolerance=1e-6)
+    ends = search.value(root.at)
+    said = (_missing_end(poi, ends, target), search.local_maximum, *_ends_at_bounds(fit, k, root.at_end))
+    return Interval(poi, level, fit.theta[..., k], *ends.unbind(-1), gather(fit, search.problems, *said))

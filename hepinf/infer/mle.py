@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
-from ..core.likelihood import as_likelihood
+from ..core.likelihood import adjusted
 from ..core.protocols import Likelihood
 from .lbfgs import lbfgs
 from .optimise import Ascent, Status, newton
@@ -193,6 +193,7 @@ def fit(
     likelihood: Any,  # a Likelihood, or a model at its observed data
     *,
     fixed: Mapping[str, Any] | Collection[str] | Bool[Tensor, "*#batch parameters"] = (),  # values, names, or a mask
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
     tolerance: float = 1e-8,  # on edm, in units of log L
     iterations: int = 200,  # upper limit
     method: str = "auto",  # "newton", "lbfgs"; auto: L-BFGS above 300 parameters without formulas for the derivatives
@@ -207,7 +208,7 @@ def fit(
     """
     if method not in METHODS:
         raise InputError(unknown_name("method", method, METHODS))
-    likelihood = as_likelihood(likelihood)
+    likelihood = adjusted(likelihood, bounds)
     task = _prepare(likelihood, fixed)
     by_newton = method == "newton" or (method == "auto" and (likelihood.separable or len(task.free) <= 300))
     if not len(task.free):
@@ -230,6 +231,10 @@ def _result(task: _Task, ascent: Ascent, likelihood: Likelihood) -> FitResult:
             return -task.likelihood.take(rows).quadratic(fitted[rows], parameters).curvature
         return -task.likelihood.quadratic(fitted, parameters).curvature[rows]
 
+    def impossible(row: int) -> str:
+        "Why the data of a row cannot be had where its fit ended."
+        return task.likelihood.take(every[row : row + 1]).impossible(fitted[row].detach())
+
     best, value = fitted, ascent.log_prob
     if torch.is_grad_enabled() and (task.theta.requires_grad or task.likelihood.depends_on_gradients(best)):
         best = _attached(task, best, at_bound | task.still, hessian)
@@ -242,5 +247,5 @@ def _result(task: _Task, ascent: Ascent, likelihood: Likelihood) -> FitResult:
         best.reshape(*shape, size), value.reshape(shape), (ascent.status == Status.CONVERGED).reshape(shape),
         ascent.edm.reshape(shape), ascent.iterations.reshape(shape), at_bound.reshape(*shape, size),
         task.still.reshape(*shape, size), likelihood.bounds, list(likelihood.names), ascent.status.reshape(shape),
-        hessian, constraints,
+        hessian, constraints, likelihood.origins, impossible,
     )  # fmt: skip

@@ -6,6 +6,8 @@
 __all__ = ['STATISTICS', 'require_test']
 
 # %% ../../nbs/08_infer/07_test_statistics.ipynb #imports
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
-from ..core.likelihood import as_likelihood
+from ..core.likelihood import adjusted
 from ..core.protocols import Experiment
 from ..core.results import gather
 from .mle import fit
@@ -23,16 +25,23 @@ from .result import FitResult
 STATISTICS = ("qtilde", "q", "q0")
 
 
-def require_test(likelihood: Any, poi: str | None, statistic: str) -> tuple[Experiment, str]:
+def require_test(
+    likelihood: Any,
+    poi: str | None,
+    statistic: str,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    fixed: Mapping[str, Any] | Collection[str] = (),
+) -> tuple[Experiment, str]:
     "The experiment and the name of its parameter of interest. Raises: InputError that says what cannot be tested."
     if statistic not in STATISTICS:
         raise InputError(unknown_name("statistic", statistic, STATISTICS))
-    likelihood = as_likelihood(likelihood)
+    likelihood = adjusted(likelihood, bounds, fixed)
     if not isinstance(likelihood, Experiment):
         raise InputError("likelihood: a test makes Asimov data and toys; bind data to a model: model.at(counts)")
     poi = likelihood.poi if poi is None else poi
     if poi is None:
-        raise InputError("poi: this model has no parameter of interest; name one of its free norms")
+        said = f" ({'; '.join(likelihood.problems)})" if likelihood.problems else ""
+        raise InputError(f"poi: this model has no parameter of interest{said}; name one of its free norms")
     if bool(likelihood.fixed[index_of(likelihood.names, poi)]):
         raise InputError(f"poi: '{poi}' is fixed by the model, nothing can be tested")
     return likelihood, poi
@@ -46,9 +55,9 @@ def _improve(test: "TestStatistic", conditional: FitResult) -> None:
     better = again.log_prob > test.log_prob
     test.best = torch.where(better, again[test.poi], test.best)
     test.log_prob = torch.where(better, again.log_prob, test.log_prob)
-    if bool((conditional.log_prob - test.log_prob > 1e-4).any()):
-        sentence = f"a fit with '{test.poi}' fixed lies above the free one: that was a local maximum"
-        test.problems = gather(test.problems, sentence)
+    stopped = test.free.at_bound[..., test.position]  # by a bound of the strength: beyond it a fit may well be better
+    if bool(((conditional.log_prob - test.log_prob > 1e-4) & ~stopped).any()):
+        test.comparison = f"a fit with '{test.poi}' fixed lies above the free one: that was a local maximum"
 
 # %% ../../nbs/08_infer/07_test_statistics.ipynb #statistic
 class TestStatistic:
@@ -62,20 +71,29 @@ class TestStatistic:
         self.free_bounds = (max(low, 0.0) if statistic == "qtilde" else low, max(high, 0.0))
         self.free = self._free_fit(likelihood.start if start is None else start)
         self.best, self.log_prob = self.free[poi], self.free.log_prob
-        self.problems = self.free.problems
+        self.conditional_problems: tuple[str, ...] = ()
+        self.comparison = ""  # a sentence if a free fit was no maximum
 
     def _free_fit(self, start: Tensor) -> FitResult:
         "The fit with the strength free."
         inside = start[..., [self.position]].clamp(*self.free_bounds)
         start = start.index_copy(-1, torch.tensor([self.position], device=start.device), inside)
-        return fit(self.likelihood.within({self.poi: self.free_bounds}).starting_at(start))
+        free = fit(self.likelihood.within({self.poi: self.free_bounds}).starting_at(start))
+        return replace(free, origins=self.likelihood.origins)
 
     def conditional(self, mu: Tensor) -> FitResult:
         "Fits with the strength fixed; `mu` broadcasts against the data."
         start = self.free.theta.expand(*torch.broadcast_shapes(mu.shape, self.best.shape), -1)
         fits = fit(self.likelihood.starting_at(start), fixed={self.poi: mu})
-        self.problems = gather(self.problems, fits)
+        if self.conditional_problems == ():
+            self.conditional_problems = fits.failures
+        self.last = fits
         return fits
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        "Of the free fits, and of the first conditional ones that failed."
+        return gather(self.free, self.conditional_problems, self.comparison)
 
     def q(self, mu: Tensor) -> Tensor:
         "The test statistic, zero where the data are on the other side."

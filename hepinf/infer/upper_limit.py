@@ -7,12 +7,12 @@ __all__ = ['Limit', 'upper_limit']
 
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #imports
 import math
-from collections.abc import Callable
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..core.errors import InputError
@@ -20,8 +20,10 @@ from ..core.numerics import norm_cdf
 from ..core.protocols import Experiment
 from ..core.results import Result, gather
 from ..core.tables import number, with_interval
-from .hypotest import Asymptotic, cls_from_t, hypotest_by_toys
+from .hypotest import Asymptotic, SimulatedTest, cls_from_t
+from .roots import falling_root
 from .test_statistics import TestStatistic, require_test
+from .toy_limits import ToyScan, simulate_limits
 
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #limit
 @dataclass(frozen=True, repr=False)
@@ -39,6 +41,12 @@ class Limit(Result):
     level: float
     poi: str = ""
     problems: tuple[str, ...] = ()
+    error: Float[Tensor, "*batch 6"] | None = None  # standard errors, observed first, of limits by toys
+
+    @property
+    def found(self) -> Bool[Tensor, "*batch 6"]:
+        "Which of the limits exist: observed first, then the expected ones."
+        return ~torch.cat([self.observed[..., None], self.expected], -1).isnan()
 
     def rows(self) -> list[list[str]]:
         "One row for each data set."
@@ -48,39 +56,6 @@ class Limit(Result):
             head,
             *([number(x), with_interval(e[2], e[1], e[3]), f"[{number(e[0])}, {number(e[4])}]"] for x, e in sets),
         ]
-
-# %% ../../nbs/08_infer/09_upper_limit.ipynb #enclose
-def _enclosed(function: Callable, low: Tensor, guess: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "Points on both sides of the roots, and the function there; positive on the right where none was found."
-    a, b = low.clone(), torch.maximum(guess, low + 0.1 * width)
-    fa, fb = torch.full_like(a, math.inf), function(b)
-    for _ in range(40):
-        if not bool((fb > 0).any()):
-            break
-        up = fb > 0
-        a, fa = torch.where(up, b, a), torch.where(up, fb, fa)
-        b = torch.where(up, low + 1.6 * (b - low) + 0.1 * width, b)
-        fb = torch.where(up, function(b), fb)
-    return a, b, fa, fb
-
-
-def _root(function: Callable, low: Tensor, guess: Tensor, width: Tensor, steps: int = 60) -> tuple[Tensor, Tensor]:
-    "Root of a function that falls from positive values, elementwise; NaN, and a flag, where none is found."
-    a, b, fa, fb = _enclosed(function, low, guess, width)
-    lost, side = ~(fb <= 0), torch.zeros_like(a)
-    for _ in range(steps):
-        cut = (a * fb - b * fa) / (fb - fa)
-        inner = (cut > torch.minimum(a, b)) & (cut < torch.maximum(a, b))
-        x = torch.where(torch.isfinite(cut) & inner, cut, (a + b) / 2)
-        fx = function(x)
-        above = fx > 0
-        fb = torch.where(above & (side > 0), fb / 2, torch.where(above, fb, fx))
-        fa = torch.where(~above & (side < 0), fa / 2, torch.where(above, fx, fa))
-        a, b = torch.where(above, x, a), torch.where(above, b, x)
-        side = torch.where(above, 1.0, -1.0)
-        if bool(((fx.abs() < 1e-7) | ((b - a) < 1e-7 * width) | lost).all()):
-            break
-    return torch.where(lost, math.nan, x), lost
 
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #width
 def _width(test: TestStatistic) -> Tensor:
@@ -97,6 +72,15 @@ def _width(test: TestStatistic) -> Tensor:
     return trial
 
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #formula
+_LIMITS = ("the observed limit", *(f"the limit expected at {k:+d} sigma" for k in range(-2, 3)))
+
+
+def _missing(lost: Bool[Tensor, " 6"], why: str) -> str:
+    "A sentence that names the limits that were not found."
+    names = [name for name, flag in zip(_LIMITS, lost.tolist()) if flag]
+    return f"{', '.join(names)}: {why}" if names else ""
+
+
 def _by_formula(likelihood: Experiment, poi: str, level: float, statistic: str) -> Limit:
     "Observed and expected limits of all data sets at once."
     batch = likelihood.batch_shape
@@ -115,34 +99,28 @@ def _by_formula(likelihood: Experiment, poi: str, level: float, statistic: str) 
         t = torch.cat([first, bands[1:].expand(5, *first.shape[1:])])
         return cls_from_t(t, root)[2].log() - math.log(1 - level)
 
-    limits, lost = _root(excess, low.expand(guess.shape), guess, width.expand(guess.shape))
-    nothing = f"no limit on '{poi}': CLs stays above {1 - level:.3g} however large it is" if bool(lost.any()) else ""
+    start, first = low.expand(guess.shape), (guess - low).clamp_min(0.1 * width)
+    no_end = torch.full_like(guess, math.inf)
+    limits = falling_root(excess, start, no_end, first, no_end).at
     limits = torch.movedim(limits, 0, -1)
-    return Limit(limits[..., 0], limits[..., 1:], level, poi, gather(test.problems, nothing)[:1])
+    why = f"not found, CLs stays above {1 - level:.3g} however large '{poi}' is"
+    missing = _missing(limits.isnan().reshape(-1, 6).any(0), why)
+    problems = gather(test.problems, test.observed.last.bound_problems, missing)
+    return Limit(limits[..., 0], limits[..., 1:], level, poi, problems)
 
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #limit-toys
-def _crossing(points: Tensor, curve: Tensor) -> Tensor:
-    "Where a falling curve first reaches zero, by interpolation; NaN where it does not."
-    (below,) = (curve <= 0).nonzero(as_tuple=True)
-    if not len(below) or int(below[0]) == 0:
-        return torch.full_like(curve[0], math.nan)
-    j = int(below[0])
-    (y0, y1), (x0, x1) = curve[j - 1 : j + 1], points[j - 1 : j + 1]
-    return x0 + (x1 - x0) * y0 / (y0 - y1)
-
-
-def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, toys: int, seed: int) -> Limit:
-    "Limits from the crossings of CLs curves at 20 simulated strengths around those of the formula."
+def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, scan: ToyScan, seed: int) -> Limit:
+    "Limits from toys at strengths that begin with those of the formula."
+    simulate = SimulatedTest(likelihood, guess.poi, statistic, scan.toys, seed)
     rough = torch.cat([guess.observed[..., None], guess.expected], -1)
-    low, high = 0.2 * float(rough.min()), 1.6 * float(rough.max())
-    points = torch.linspace(low, high, 20, dtype=torch.float64, device=rough.device)
-    tested = hypotest_by_toys(likelihood, points, guess.poi, statistic, toys, seed)
-    cls = torch.cat([tested.cls[:, None], tested.cls_expected], 1).clamp_min(0.5 / toys)
-    curves = cls.log() - math.log(1 - guess.level)
-    limits = torch.stack([_crossing(points, curve) for curve in curves.unbind(1)])
-    outside = f"a limit lies outside the simulated strengths {low:.3g} to {high:.3g}"
-    problems = (outside,) if bool(limits.isnan().any()) else tested.problems[:1]
-    return Limit(limits[0], limits[1:], guess.level, guess.poi, problems)
+    first = rough[torch.isfinite(rough) & (rough > 0)]
+    curves = simulate_limits(simulate, first if len(first) else torch.ones_like(rough[:1]), 1 - guess.level, scan)
+    limits, errors = rough.new_tensor([curve.root for curve in curves]).unbind(1)
+    last, open_curves = max(curves[0].mu), rough.new_tensor([not curve.done for curve in curves]).bool()
+    missing = _missing(limits.isnan(), f"not found, CLs stays above {1 - guess.level:.3g} up to {last:.3g}")
+    rough_ones = open_curves & ~limits.isnan()
+    coarse = _missing(rough_ones, "no better known than between the strengths that were simulated")
+    return Limit(limits[0], limits[1:], guess.level, guess.poi, gather(simulate.problems, missing, coarse), errors)
 
 # %% ../../nbs/08_infer/09_upper_limit.ipynb #upper-limit
 @torch.no_grad()
@@ -152,8 +130,10 @@ def upper_limit(
     poi: str | None = None,  # None: the model's
     level: float = 0.95,
     statistic: str = "qtilde",  # or "q"
-    toys: int | None = None,  # None: by formula; otherwise this many of each hypothesis, for one data set
+    toys: int | ToyScan | None = None,  # None: by formula; otherwise this many of each hypothesis, for one data set
     seed: int = 0,
+    bounds: Mapping[str, tuple[float, float]] | None = None,  # by name, in place of the likelihood's
+    fixed: Mapping[str, Any] | Collection[str] = (),  # values, or names of parameters that stay at their start
 ) -> Limit:
     """CLs upper limit on a signal strength, observed and expected; carries no gradient.
 
@@ -169,8 +149,8 @@ def upper_limit(
         raise InputError(f"level: between 0 and 1, not {level}")
     if statistic == "q0":
         raise InputError("statistic: q0 tests the background; a limit needs qtilde or q")
-    likelihood, poi = require_test(likelihood, poi, statistic)
+    likelihood, poi = require_test(likelihood, poi, statistic, bounds, fixed)
     limit = _by_formula(likelihood, poi, level, statistic)
-    if toys is None or bool(limit.observed.isnan().any() | limit.expected.isnan().any()):
+    if toys is None:
         return limit
-    return _by_toys(likelihood, limit, statistic, toys, seed)
+    return _by_toys(likelihood, limit, statistic, toys if isinstance(toys, ToyScan) else ToyScan(toys), seed)

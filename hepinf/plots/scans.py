@@ -101,6 +101,9 @@ def draw_profiles(
     return ax
 
 # %% ../../nbs/13_plots/03_scans.ipynb #plot-profile
+_OUTSIDE = 1e6
+
+
 def plot_profile(
     profile: Profile,
     ax: "matplotlib.axes.Axes | None" = None,  # None: a new figure
@@ -113,9 +116,10 @@ def plot_profile(
     "`-2 delta log L` of a profile, with the 68 % and 95 % levels."
     fit, label = profile.fit, profile.poi
     best = fit.estimate(label)
+    scan = profile.scan.clamp(max=_OUTSIDE)  # no likelihood at all, inf: the line leaves the figure
     return draw_profiles(
         profile.values,
-        {"profile": profile.scan},
+        {"profile": scan},
         {"parabola of the covariance": (best.value, best.error)} if parabola and best.error == best.error else None,
         name=label if name is None else name,
         interval="profile" if interval else None,

@@ -97,7 +97,7 @@ class PoiChoice(Enum):
 
 def chosen_measurement(measurements: Sequence[dict], name: str | None) -> dict:
     "The first measurement, or the first of this name; one may have none. Raises: InputError for an unknown name."
-    by_name = {entry.get("name", ""): entry for entry in reversed(measurements)}
+    by_name = {entry["name"]: entry for entry in reversed(measurements)}
     if name is not None and name not in by_name:
         raise InputError(unknown_name("measurement", str(name), by_name))
     return measurements[0] if name is None else by_name[name]
@@ -152,7 +152,7 @@ def measurement_of(
     observed = [float(n) for channel in channels for n in counts[channel["name"]]]
     unused = leftovers(workspace, chosen["config"], parameters)
     poi = chosen_poi(poi, chosen["config"]["poi"], parameters)
-    return Measurement(chosen.get("name", ""), channels, parameters, observed, poi, workspace, unused)
+    return Measurement(chosen["name"], channels, parameters, observed, poi, workspace, unused)
 
 # %% ../../nbs/04_workspaces/05_measurement.ipynb #read
 def read_workspace(

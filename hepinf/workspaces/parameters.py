@@ -28,6 +28,7 @@ class ParameterSet:
     sigmas: list[float] | None = None  # widths of a normal constraint
     factors: list[float] | None = None  # tau of a Poisson constraint
     unit_width: bool = False  # the width is 1 by definition, no measurement may change it
+    own_bounds: bool = False  # the bounds are the measurement's; otherwise those that the kind of modifier begins with
 
     @property
     def names(self) -> list[str]:
@@ -61,6 +62,7 @@ def with_settings(entry: ParameterSet, kind: str, setting: Mapping[str, Any]) ->
         needed = 1 if entry.scalar else len(default)
         if len(value) != needed:
             raise InputError(f"{where}: {len(value)} {key} where {needed} are needed")
+        changes["own_bounds"] = entry.own_bounds or key == "bounds" or changes.get("own_bounds", False)
         changes[key] = [[float(v) for v in item] if key == "bounds" else float(item) for item in value]
     return replace(entry, **changes)
 

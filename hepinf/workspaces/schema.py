@@ -124,9 +124,9 @@ def check_settings(where: str, settings: Any) -> None:
 
 def check_measurement(where: str, measurement: Any) -> None:
     "Refuse a measurement without a parameter of interest or with wrong settings."
-    config = checked_object(where, measurement, ("config",), ("name",))["config"]
-    if name := measurement.get("name"):  # a measurement may have none, or an empty one
-        where = f"{where} '{checked_name(f'{where}, name', name)}'"
+    config = checked_object(where, measurement, ("name", "config"))["config"]
+    if measurement["name"] != "":  # the name may be empty
+        where = f"{where} '{checked_name(f'{where}, name', measurement['name'])}'"
     if not isinstance(checked_object(where, config, ("poi", "parameters"))["poi"], str):
         raise InputError(f"{where}: its poi must be a name, not {config['poi']!r:.60}")
     for k, settings in enumerate(checked_list(f"{where}, parameters", config["parameters"], empty=True)):

@@ -501,7 +501,6 @@ BAD = {
     "channel twice": (lambda w: w["channels"].append(w["channels"][0]), "channel 'SR'", "twice"),
     "observation twice": (lambda w: w["observations"].append(w["observations"][0]), "channel 'SR'", "2 times"),
     "sample twice": (lambda w: sample(w).update(name="signal"), "channel 'SR'", "'signal'", "2 times"),
-    "negative yield": (lambda w: sample(w)["data"].__setitem__(1, -2.5), "'SR'", "'bkg'", "-2.5", "bin 1"),
     "negative count": (lambda w: w["observations"][0]["data"].__setitem__(0, -1), "'SR'", "-1", "bin 0"),
     "negative uncertainty": (lambda w: entry(w, "fakes", "shapesys")["data"].__setitem__(0, -1), "'fakes'", "bin 0"),
     "nan yield": (lambda w: sample(w)["data"].__setitem__(0, math.nan), "'SR'", "'bkg'", "bin 0", "nan"),
@@ -520,7 +519,7 @@ BAD = {
     "unknown modifier": (
         lambda w: entry(w, "JES", "normsys").update(type="norm_sys"), "'bkg'", "'JES'", "did you mean 'normsys'"
     ),
-    "normsys of zero": (lambda w: entry(w, "JES", "normsys")["data"].update(lo=0), "'JES'", "'lo'", "positive"),
+    "negative normsys": (lambda w: entry(w, "JES", "normsys")["data"].update(lo=-0.1), "'JES'", "'lo'", "negative"),
     "inconsistent staterror": (lambda w: add(w, "mc", "staterror", [1, 1]), "'mc'", "'signal'", "'SR'", "'CR'"),
     "two data of a modifier": (
         lambda w: add(w, "JES", "normsys", {"lo": 0.8, "hi": 1.1}, position=1), "'bkg'", "'JES'", "normsys", "twice"
