@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from .flows.flow import coupling_flow as coupling_flow
     from .flows.flow import maf as maf
     from .infer.contours import contour as contour
+    from .infer.exclusion import exclusion as exclusion
     from .infer.goodness import goodness_of_fit as goodness_of_fit
+    from .infer.grid import hypotest_grid as hypotest_grid
+    from .infer.grid import upper_limit_grid as upper_limit_grid
     from .infer.hmc import hmc as hmc
     from .infer.hypotest import discovery as discovery
     from .infer.hypotest import hypotest as hypotest
@@ -71,6 +74,8 @@ if TYPE_CHECKING:
     from .unbinned.mixture import Mixture as Mixture
     from .unbinned.scan import scan as scan
     from .workspaces.measurement import read_workspace as read_workspace
+    from .workspaces.signals import SignalGrid as SignalGrid
+    from .workspaces.signals import signal_patch as signal_patch
 
 _HOMES = {
     "binned.model": ("BinnedModel",),
@@ -80,7 +85,9 @@ _HOMES = {
     "core.results": ("Estimate",),
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
     "infer.contours": ("contour",),
+    "infer.exclusion": ("exclusion",),
     "infer.goodness": ("goodness_of_fit",),
+    "infer.grid": ("hypotest_grid", "upper_limit_grid"),
     "infer.hmc": ("hmc",),
     "infer.hypotest": ("discovery", "hypotest"),
     "infer.impacts": ("impacts",),
@@ -104,16 +111,18 @@ _HOMES = {
     "unbinned.mixture": ("Mixture",),
     "unbinned.scan": ("scan",),
     "workspaces.measurement": ("read_workspace",),
+    "workspaces.signals": ("SignalGrid", "signal_patch"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AmortisedPosterior", "BinnedModel", "Chains", "ConditionalFlow", "Coordinates", "Estimate", "FitResult", "Flow",
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
-    "Observable", "Parameter", "Poisson", "Process", "Simulation", "TrainConfig", "TruncatedNormal",
+    "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
     "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "discovery",
-    "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest", "impacts", "interval",
-    "maf", "profile", "read_workspace", "scan", "upper_limit", "yield_table",
+    "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest",
+    "hypotest_grid", "impacts", "interval", "maf", "profile", "read_workspace", "scan", "signal_patch", "upper_limit",
+    "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",
 ]  # fmt: skip

@@ -135,6 +135,25 @@ def leftovers(workspace: dict, config: dict, parameters: Mapping[str, ParameterS
     )
     return tuple(sentence for sentence in sentences if sentence)
 
+# %% ../../nbs/04_workspaces/05_measurement.ipynb #measurement-of
+def measurement_of(
+    workspace: dict, measurement: str | None = None, poi: str | None | PoiChoice = PoiChoice.OF_MEASUREMENT
+) -> Measurement:
+    "One measurement of a checked workspace."
+    chosen = chosen_measurement(workspace["measurements"], measurement)
+    channels = [
+        {"name": channel["name"], "samples": sorted(channel["samples"], key=lambda sample: sample["name"])}
+        for channel in sorted(workspace["channels"], key=lambda channel: channel["name"])
+    ]
+    parameters = parameter_sets(channels, chosen["config"]["parameters"])
+    if not parameters:
+        raise InputError("workspace: no modifier, hence no parameter to infer")
+    counts = {observation["name"]: observation["data"] for observation in workspace["observations"]}
+    observed = [float(n) for channel in channels for n in counts[channel["name"]]]
+    unused = leftovers(workspace, chosen["config"], parameters)
+    poi = chosen_poi(poi, chosen["config"]["poi"], parameters)
+    return Measurement(chosen["name"], channels, parameters, observed, poi, workspace, unused)
+
 # %% ../../nbs/04_workspaces/05_measurement.ipynb #read
 def read_workspace(
     source: str | Path | Mapping,  # path (gzip as well), JSON text, or parsed JSON
@@ -163,16 +182,4 @@ def read_workspace(
     except InputError as error:
         named = isinstance(source, str | Path) and not is_text(source)
         raise InputError(f"{source}: {error}" if named else str(error)) from None
-    chosen = chosen_measurement(workspace["measurements"], measurement)
-    channels = [
-        {"name": channel["name"], "samples": sorted(channel["samples"], key=lambda sample: sample["name"])}
-        for channel in sorted(workspace["channels"], key=lambda channel: channel["name"])
-    ]
-    parameters = parameter_sets(channels, chosen["config"]["parameters"])
-    if not parameters:
-        raise InputError("workspace: no modifier, hence no parameter to infer")
-    counts = {observation["name"]: observation["data"] for observation in workspace["observations"]}
-    observed = [float(n) for channel in channels for n in counts[channel["name"]]]
-    unused = leftovers(workspace, chosen["config"], parameters)
-    poi = chosen_poi(poi, chosen["config"]["poi"], parameters)
-    return Measurement(chosen["name"], channels, parameters, observed, poi, workspace, unused)
+    return measurement_of(workspace, measurement, poi)

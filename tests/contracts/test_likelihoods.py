@@ -10,6 +10,7 @@ import torch
 
 from hepinf.binned.model import BinnedModel
 from hepinf.binned.processes import Parameter, Process, Variation
+from hepinf.binned.stacked import stack
 from hepinf.core.likelihood import as_likelihood, floating
 from hepinf.core.protocols import Experiment, Likelihood
 from hepinf.infer.hmc import hmc
@@ -18,6 +19,7 @@ from hepinf.posterior.joint import Joint
 from hepinf.problems import bump
 from hepinf.stats.priors import Gamma, Normal, Poisson
 from hepinf.unbinned.mixture import Mixture
+from hepinf.workspaces.patched import read_patched, samples_of
 from hepinf.workspaces.schema import example_workspace
 
 
@@ -88,6 +90,17 @@ def mixture() -> Likelihood:
     return likelihood.starting_at(t(258.0, 22.0, 105.0))
 
 
+def stacked() -> Likelihood:
+    "Two signals on one background, with a data set for each."
+    workspace = example_workspace()
+    signal = workspace["channels"][0]["samples"].pop(0)
+    patches = [
+        [{"op": "add", "path": "/channels/0/samples/0", "value": {**signal, "data": [3.0, s]}}] for s in (8.0, 5.0)
+    ]
+    known = {id(sample) for sample in samples_of(workspace)}
+    return stack([read_patched(workspace, patch, known) for patch in patches], known)
+
+
 LIKELIHOODS = {
     "counting": lambda: counting_model().at(t(57.0, 29.0)),
     "shape": lambda: shape_model().at(t(105.0, 72.0, 47.0)),
@@ -100,6 +113,7 @@ LIKELIHOODS = {
     "joint density": joint,
     "joint density, whitened": lambda: joint().whitened(),
     "mixture of events": mixture,
+    "stack of signals": stacked,
 }
 EXPERIMENTS = [name for name, make in LIKELIHOODS.items() if isinstance(make(), Experiment)]
 
