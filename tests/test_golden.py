@@ -213,21 +213,21 @@ def likelihood(stem: str = "") -> Numbers:
 def fit(stem: str = "") -> Numbers:
     model = workspace(stem)
     best = maximise(model)
-    assert best.ok
+    assert best.converged
     pulls = best.pulls[model.constrained]
     found: Numbers = {"log L": values(best.log_prob), "length of the pulls": values(pulls.norm())}
     if model.poi is None:
         return found
     sigma = best.error[best.index(model.poi)]
     ends = interval(model, model.poi, fit=best)
-    assert ends.ok
+    assert bool(torch.isfinite(ends.low) & torch.isfinite(ends.high))
     found |= {"strength / sigma": values(best[model.poi] / sigma), "log sigma": values(sigma.log())}
     return found | {f"{side} end / sigma": values(getattr(ends, side) / sigma) for side in ("low", "high")}
 
 
 def limit(stem: str = "") -> Numbers:
     found = upper_limit(workspace(stem))
-    assert found.ok
+    assert found.found.all()
     return {"observed": values(found.observed), "expected": values(found.expected)}
 
 

@@ -54,7 +54,7 @@ def along_path(
 ) -> FitResult:
     "Fits that had no likelihood where they began, once more from a fit on the way to their value."
     inside, outside, theta = start[..., k], values, start
-    for _ in range(6):
+    for _ in range(4):
         lost = ~torch.isfinite(one.log_prob)
         if not bool(lost.any()):
             break
@@ -94,7 +94,11 @@ def conditional_fits(
             held = {**fixed, poi: values}
             return maximise(points.starting_at(start), fixed=held, tolerance=tolerance, method=method)
 
-        one = along_path(at, at(values, start), start, fit.index(poi), values)
+        k, best = fit.index(poi), fit.theta[..., None, :].expand(start.shape)
+        moved = start.index_copy(-1, torch.tensor([k], device=start.device), values[..., None])
+        possible = torch.isfinite(points.log_prob(moved.detach()))[..., None]
+        start = torch.where(possible, start, best)  # the nearest fit may be behind a wall from here
+        one = along_path(at, at(values, start), start, k, values)
         return one.theta, one.log_prob, one.problems
     fixed = {name: value[..., 0] for name, value in fixed.items()}
     parts = [

@@ -8,7 +8,7 @@ __all__ = ['METHODS', 'fit']
 # %% ../../nbs/08_infer/03_mle.ipynb #imports
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -172,6 +172,25 @@ def _along_walls(task: _Task, ascent: Ascent, tolerance: float, iterations: int)
             old[rows[better]] = new[better]
     return ascent
 
+# %% ../../nbs/08_infer/03_mle.ipynb #stages
+_FIRST = 50  # iterations before walls are looked for
+
+
+def _by_stages(task: _Task, tolerance: float, iterations: int) -> Ascent:
+    "Newton's method with a look for walls in between."
+    first = min(iterations, _FIRST) if task.likelihood.separable else iterations
+    ascent = _along_walls(task, _by_newton(task, tolerance, first), tolerance, first)
+    (rows,) = (ascent.status == Status.RUNNING).nonzero(as_tuple=True)
+    if first == iterations or not len(rows):
+        return ascent
+    box = {name: getattr(task, name)[rows] for name in ("low", "high", "still")}
+    rest = replace(task, likelihood=task.likelihood.take(rows), theta=ascent.theta[rows], **box)
+    again = _along_walls(rest, _by_newton(rest, tolerance, iterations - first), tolerance, iterations)
+    again.iterations += first
+    for old, new in zip(vars(ascent).values(), vars(again).values()):
+        old[rows] = new
+    return ascent
+
 # %% ../../nbs/08_infer/03_mle.ipynb #attach
 def _attached(task: _Task, best: Tensor, still: Tensor, hessian: Callable) -> Tensor:
     "The best points as a function of what the likelihood depends on; `still` are fixed or at a bound."
@@ -217,10 +236,10 @@ def fit(
     if not len(task.free):
         ascent = _evaluated(task)
     elif by_newton:
-        ascent = _by_newton(task, tolerance, iterations)
+        ascent = _by_stages(task, tolerance, iterations)
     else:
-        ascent = _by_gradient(task, tolerance, iterations)
-    return _result(task, _along_walls(task, ascent, tolerance, iterations), likelihood)
+        ascent = _along_walls(task, _by_gradient(task, tolerance, iterations), tolerance, iterations)
+    return _result(task, ascent, likelihood)
 
 # %% ../../nbs/08_infer/03_mle.ipynb #assemble
 def _result(task: _Task, ascent: Ascent, likelihood: Likelihood) -> FitResult:

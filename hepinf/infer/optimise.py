@@ -150,29 +150,22 @@ def _damped(
     return step, edm
 
 
-def _relaxed(damping: Tensor, ratio: Tensor) -> Tensor:
-    "The damping after a success; `ratio` is the gain in units of what the expansion promised."
-    return damping * torch.where(ratio > 0.75, 0.1, torch.where(ratio > 0.25, 1.0, 4.0))
-
-
 def _advance(
     evaluate: Callable, state: _Running, live: Tensor, step: Tensor, edm: Tensor, active: Tensor, tolerance: float
 ) -> None:
     "Try the step, keep it where log L rises, and adapt damping and length."
     step = _within(state.local, state.at, step, state.damping, active, state.low, state.high)
     trial = state.inside(state.length[:, None] * step)
-    move = trial - state.at
     local, new = state.local, evaluate(trial, state.rows)
     rounding = 1e-12 * (1 + local.value.abs())
     better = live & (new.value >= local.value - rounding) & torch.isfinite(new.gradient).all(1)
     state.at = torch.where(better[:, None], trial, state.at)
     state.last_edm = torch.where(better, edm, state.last_edm)
     state.local = new.where(better, local)
-    expected = 0.5 * ((local.gradient + local.along(move)) * move).sum(1)
-    kept = _relaxed(state.damping, (new.value - local.value) / expected)
-    relaxed = torch.where((kept > 1e-4) & (edm > tolerance), kept, 0.0)
-    short = ~better & ((state.damping > 0) | (state.length < 0.02))
-    increased = torch.where(short, (state.damping * 5).clamp_min(1e-3), state.damping)
+    # success: less damping, none for the last steps; failure: half the step, and more damping when that is short
+    short = ~better & (state.length < 0.02)
+    relaxed = torch.where((state.damping > 1e-4) & (edm > tolerance), state.damping / 100, 0.0)
+    increased = torch.where(short, (state.damping * 10).clamp_min(1e-3), state.damping)
     state.damping = torch.where(better, relaxed, increased)
     state.length = torch.where(better | short, 1.0, state.length / 2)
 
