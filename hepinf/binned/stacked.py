@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/07_binned/17_stacked.ipynb #imports
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float, Int
@@ -29,6 +30,8 @@ from ..workspaces.measurement import Measurement
 # %% ../../nbs/07_binned/17_stacked.ipynb #names
 class StackedNames:
     "What models of one structure share, and which of them each data set belongs to."
+
+    yields = SimpleNamespace(in_blocks=False)  # the curvature of a stack is dense
 
     def __init__(self, tables: StackTables, which: Int[Tensor, "*batch"], poi: str | None):
         self.tables, self.which, self.poi = tables, which, poi
