@@ -95,6 +95,7 @@ def conditional_fits(
             return maximise(points.starting_at(start), fixed=held, tolerance=tolerance, method=method)
 
         k, best = fit.index(poi), fit.theta[..., None, :].expand(start.shape)
+        start = start.to(values)
         moved = start.index_copy(-1, torch.tensor([k], device=start.device), values[..., None])
         possible = torch.isfinite(points.log_prob(moved.detach()))[..., None]
         start = torch.where(possible, start, best)  # the nearest fit may be behind a wall from here
