@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     from .unbinned.scan import scan as scan
     from .workspaces.measurement import read_workspace as read_workspace
     from .workspaces.signals import SignalGrid as SignalGrid
-    from .workspaces.signals import signal_patch as signal_patch
 
 _HOMES = {
     "binned.model": ("BinnedModel",),
@@ -111,7 +110,7 @@ _HOMES = {
     "unbinned.mixture": ("Mixture",),
     "unbinned.scan": ("scan",),
     "workspaces.measurement": ("read_workspace",),
-    "workspaces.signals": ("SignalGrid", "signal_patch"),
+    "workspaces.signals": ("SignalGrid",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -121,7 +120,7 @@ __all__ = [
     "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
     "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "discovery",
     "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest",
-    "hypotest_grid", "impacts", "interval", "maf", "profile", "read_workspace", "scan", "signal_patch", "upper_limit",
+    "hypotest_grid", "impacts", "interval", "maf", "profile", "read_workspace", "scan", "upper_limit",
     "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",

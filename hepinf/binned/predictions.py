@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../../nbs/07_binned/13_predictions.ipynb #imports
+from itertools import accumulate
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,8 +36,8 @@ class NamedParameters:
         scale = torch.tensor(compiled.scale, **options)
         settings = (compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
         if compiled.functions:
-            dense, functions = PoissonYields(*settings), Functions(compiled.functions, self.parameter_names)
-            self.yields = FunctionYields(dense, functions)
+            functions = Functions(compiled.functions, self.parameter_names)
+            self.yields = FunctionYields(PoissonYields(*settings), functions)
         else:
             self.yields = PoissonYields(*settings) if compiled.clip else compile_yields(*settings)
             self.yields.clip = compiled.clip
@@ -43,9 +45,9 @@ class NamedParameters:
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}
         self.samples: dict[str, list[str]] = {}
-        for c, (channel, n) in enumerate(bins.items()):
-            start = sum(list(bins.values())[:c])
-            self.channels[channel] = slice(start, start + n)
+        ends = list(accumulate(bins.values(), initial=0))
+        for c, channel in enumerate(bins):
+            self.channels[channel] = slice(ends[c], ends[c + 1])
             named = zip(compiled.sample_names, compiled.samples)
             self.samples[channel] = [name for name, sample in named if sample.channel == c]
 
@@ -124,10 +126,6 @@ class Predictions(NamedParameters):
         noise = torch.randn(*shape, generator=generator, dtype=torch.float64, device=self.device)
         counts = torch.poisson(nu, generator=generator)
         return counts, fluctuated(self.constraints, self.expected_auxdata(theta), noise, generator)
-
-    def impossible(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> str:
-        "Why log L of one data set is not finite at one point, in a sentence; empty if it is."
-        return impossible_data(self, theta, counts, auxdata)
 
     def _checked_theta(self, theta: Tensor) -> Tensor:
         theta = torch.as_tensor(theta, dtype=torch.float64, device=self.device)

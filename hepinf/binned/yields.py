@@ -34,6 +34,19 @@ from hepinf.binned.effects import (
 from ..core.errors import InputError
 
 # %% ../../nbs/07_binned/02_yields.ipynb #templates
+def filled_cells(grid: Grid, device: torch.device) -> Tensor:
+    "Which cells belong to a sample."
+    filled = torch.zeros(grid.cells, dtype=torch.bool, device=device)
+    for span in grid.spans:
+        filled[span] = True
+    return filled
+
+
+def clip_cells(cells: Tensor, filled: Tensor, least: float | None) -> Tensor:
+    "Cells (..., slots, bins), none of a sample below `least`."
+    return cells if least is None else torch.where(filled.view(cells.shape[-2:]), cells.clamp_min(least), cells)
+
+
 def nominal_templates(samples: Sequence[CompiledSample], grid: Grid) -> tuple[Tensor, Tensor]:
     "Nominal events of all cells, and the ratio of the weight of a simulated event to them."
     nominal = torch.zeros(grid.cells, dtype=torch.float64, device=samples[0].template.device)
@@ -99,18 +112,14 @@ class Yields(YieldTables):
         self.shapes = compile_shapes(samples, grid)
         self.rates = compile_rates(samples, grid, rate_code)
         self.factors = compile_factors(samples, grid, scale, self.rates.row_of_cell)
-        self.filled = torch.zeros_like(self.nominal, dtype=torch.bool)
-        for span in grid.spans:
-            self.filled[span] = True
+        self.filled = filled_cells(grid, self.nominal.device)
 
     def by_cell(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch slots bins"]:
         "Expected events of each sample slot in each bin."
         points = theta.reshape(math.prod(theta.shape[:-1]), self.size)
         templates = shifted_templates(self.nominal, self.shapes, points, self.floor)
         cells = expected_cells(templates, self.rates, self.factors, points, self.slots)
-        if self.clip.samples is not None:
-            filled = self.filled.view(self.slots, self.bins)
-            cells = torch.where(filled, cells.clamp_min(self.clip.samples), cells)
+        cells = clip_cells(cells, self.filled, self.clip.samples)
         return cells.reshape(*theta.shape[:-1], self.slots, self.bins)
 
     def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:

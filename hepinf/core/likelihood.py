@@ -94,11 +94,10 @@ class _Adjustable:
             mask[k] = True
             if value is not None:
                 value = torch.as_tensor(value, dtype=torch.float64, device=start.device)
-                if not bool(torch.isfinite(value).all()):
-                    raise InputError(f"fixed: the value of '{name}' is not finite")
+                require_finite(value.reshape(-1), f"fixed value of '{name}'", axis="data set")
                 start = start.expand(*torch.broadcast_shapes(start.shape[:-1], value.shape), -1)
-                column = value.expand(start.shape[:-1])[..., None]
-                start = start.index_copy(-1, torch.tensor([k], device=start.device), column)
+                place = torch.tensor([k], device=start.device)
+                start = start.index_copy(-1, place, value.expand(start.shape[:-1])[..., None])
         return self._changed(start=start, fixed=mask)
 
     def _changed(self, **attributes: Any) -> "LikelihoodBase":
@@ -266,10 +265,8 @@ def adjusted(
     likelihood = as_likelihood(source)
     if bounds:
         likelihood = likelihood.within(bounds)
-        low, high = likelihood.bounds.to(likelihood.start).unbind(-1)
-        likelihood = likelihood.starting_at(
-            torch.where(likelihood.fixed, likelihood.start, likelihood.start.clamp(low, high))
-        )
+        inside = likelihood.start.clamp(*likelihood.bounds.to(likelihood.start).unbind(-1))
+        likelihood = likelihood.starting_at(torch.where(likelihood.fixed, likelihood.start, inside))
     return likelihood.holding(fixed) if fixed else likelihood
 
 # %% ../../nbs/01_core/10_likelihood.ipynb #floating

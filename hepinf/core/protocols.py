@@ -49,9 +49,26 @@ class _DataSets(Protocol):
         "The same data with one more axis at the end of the batch, for several points each; for separable ones."
         ...
 
+# %% ../../nbs/01_core/09_protocols.ipynb #copies
+@runtime_checkable
+class _Copies(Protocol):
+    "Copies with another start, other bounds, or fixed parameters."
+
+    def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> "Likelihood":
+        "The same with another start."
+        ...
+
+    def within(self, bounds: Mapping[str, tuple[float, float]]) -> "Likelihood":
+        "The same with other bounds of the named parameters."
+        ...
+
+    def holding(self, fixed: Mapping[str, Any] | Collection[str]) -> "Likelihood":
+        "The same with some parameters fixed, at values or at their start."
+        ...
+
 # %% ../../nbs/01_core/09_protocols.ipynb #likelihood
 @runtime_checkable
-class Likelihood(LogDensity, _DataSets, Protocol):
+class Likelihood(LogDensity, _DataSets, _Copies, Protocol):
     "A log-likelihood that can be fitted: data included, derivatives, one data set or a batch of them."
 
     fixed: Bool[Tensor, " parameters"]  # parameters that a fit leaves at their start
@@ -75,18 +92,6 @@ class Likelihood(LogDensity, _DataSets, Protocol):
 
     def depends_on_gradients(self, theta: Tensor) -> bool:
         "Whether log L hangs on something besides theta that wants gradients, such as a template."
-        ...
-
-    def starting_at(self, start: Float[Tensor, "*batch parameters"]) -> "Likelihood":
-        "The same with another start."
-        ...
-
-    def within(self, bounds: Mapping[str, tuple[float, float]]) -> "Likelihood":
-        "The same with other bounds of the named parameters."
-        ...
-
-    def holding(self, fixed: Mapping[str, Any] | Collection[str]) -> "Likelihood":
-        "The same with some parameters fixed, at values or at their start."
         ...
 
     def impossible(self, theta: Float[Tensor, " parameters"]) -> str:

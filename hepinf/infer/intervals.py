@@ -66,6 +66,15 @@ def along_path(
         one = fits(values, torch.where(lost[..., None], theta, one.theta))
     return one
 
+# %% ../../nbs/08_infer/05_intervals.ipynb #possible
+def possible_start(
+    points: Likelihood, fit: FitResult, start: Tensor, k: int, values: Tensor
+) -> tuple[Float[Tensor, "*batch points parameters"], int]:
+    "The start, or the free fit where the start has no likelihood once the parameter is moved; and its position."
+    moved = start.index_copy(-1, torch.tensor([k], device=start.device), values[..., None])
+    possible = torch.isfinite(points.log_prob(moved.detach()))[..., None]
+    return torch.where(possible, start, fit.theta[..., None, :].expand(start.shape)), k
+
 # %% ../../nbs/08_infer/05_intervals.ipynb #conditional
 def conditional_fits(
     likelihood: Likelihood,
@@ -94,11 +103,7 @@ def conditional_fits(
             held = {**fixed, poi: values}
             return maximise(points.starting_at(start), fixed=held, tolerance=tolerance, method=method)
 
-        k, best = fit.index(poi), fit.theta[..., None, :].expand(start.shape)
-        start = start.to(values)
-        moved = start.index_copy(-1, torch.tensor([k], device=start.device), values[..., None])
-        possible = torch.isfinite(points.log_prob(moved.detach()))[..., None]
-        start = torch.where(possible, start, best)  # the nearest fit may be behind a wall from here
+        start, k = possible_start(points, fit, start.to(values), fit.index(poi), values)
         one = along_path(at, at(values, start), start, k, values)
         return one.theta, one.log_prob, one.problems
     fixed = {name: value[..., 0] for name, value in fixed.items()}

@@ -278,7 +278,7 @@ def signal_patch(
     Example:
     >>> from hepinf.workspaces.schema import example_workspace
     >>> yields = {"control_region": {"data": [5.0], "down": [4.0], "up": [6.5]}}
-    >>> hi.signal_patch(example_workspace(), yields, name="leakage")
+    >>> signal_patch(example_workspace(), yields, name="leakage")
     """
     document = read_json(workspace)
     check_workspace(document)
