@@ -225,8 +225,9 @@ def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | Non
     return changed_workspace(model.workspace, model.measurement or "", model.poi if poi is None else poi, by_channel)
 
 # %% ../../nbs/07_binned/14_model.ipynb #told
-def described(model: DescribedModel, read: Measurement) -> None:
+def described(model: DescribedModel, read: Measurement, modifier_settings: Mapping | None) -> None:
     "Give a model what else its workspace says."
+    model.modifier_settings = None if modifier_settings is None else dict(modifier_settings)
     model.workspace, model.measurement, model.poi = read.workspace, read.name, read.poi
     sets = read.parameters.values()
     model.origins = {name: "file" if entry.own_bounds else "default" for entry in sets for name in entry.names}
@@ -239,7 +240,6 @@ class BinnedModel(DescribedModel):
     """Binned Poisson likelihood with named parameters and auxiliary data; float64, on the device of its templates.
 
     Source: CERN-OPEN-2012-016.
-
     Example:
     >>> from hepinf.workspaces.schema import example_workspace
     >>> hi.BinnedModel.from_workspace(example_workspace())
@@ -272,8 +272,7 @@ class BinnedModel(DescribedModel):
         "The model of a HistFactory workspace, parameters as in pyhf. Raises: InputError that names what is wrong."
         read = read_workspace(source, measurement=measurement, poi=poi, patch=patch)
         model = cls.__new__(cls)
-        compiled = compile_measurement(read, modifier_settings, device)
-        DescribedModel.__init__(model, replace(compiled, clip=Clip(clip_samples, clip_bins)))
-        model.modifier_settings = None if modifier_settings is None else dict(modifier_settings)
-        described(model, read)
+        compiled = replace(compile_measurement(read, modifier_settings, device), clip=Clip(clip_samples, clip_bins))
+        DescribedModel.__init__(model, compiled)
+        described(model, read, modifier_settings)
         return model

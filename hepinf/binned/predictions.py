@@ -36,8 +36,7 @@ class NamedParameters:
         scale = torch.tensor(compiled.scale, **options)
         settings = (compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
         if compiled.functions:
-            functions = Functions(compiled.functions, self.parameter_names)
-            self.yields = FunctionYields(PoissonYields(*settings), functions)
+            self.yields = FunctionYields(PoissonYields(*settings), Functions(compiled.functions, self.parameter_names))
         else:
             self.yields = PoissonYields(*settings) if compiled.clip else compile_yields(*settings)
             self.yields.clip = compiled.clip

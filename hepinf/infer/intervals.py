@@ -9,6 +9,7 @@ __all__ = ['ONE_SIGMA', 'Profile', 'profile', 'Interval', 'interval']
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -95,27 +96,18 @@ def conditional_fits(
     if changed := {name: (low, high) for name, (low, high), own in box if [low, high] != own and low < high}:
         likelihood = likelihood.within(changed)
     values = values.expand(start.shape[:-1])
+
+    def at(some: Likelihood, values: Tensor, start: Tensor) -> FitResult:
+        "Fits of all points at once."
+        return maximise(some.starting_at(start), fixed={**fixed, poi: values}, tolerance=tolerance, method=method)
+
     if likelihood.separable or not fit.log_prob.dim():
         points = likelihood.with_point_axis()
-
-        def at(values: Tensor, start: Tensor) -> FitResult:
-            "Fits of all points at once."
-            held = {**fixed, poi: values}
-            return maximise(points.starting_at(start), fixed=held, tolerance=tolerance, method=method)
-
         start, k = possible_start(points, fit, start.to(values), fit.index(poi), values)
-        one = along_path(at, at(values, start), start, k, values)
+        one = along_path(partial(at, points), at(points, values, start), start, k, values)
         return one.theta, one.log_prob, one.problems
     fixed = {name: value[..., 0] for name, value in fixed.items()}
-    parts = [
-        maximise(
-            likelihood.starting_at(start[..., j, :]),
-            fixed={**fixed, poi: values[..., j]},
-            tolerance=tolerance,
-            method=method,
-        )
-        for j in range(start.shape[-2])
-    ]
+    parts = [at(likelihood, values[..., j], start[..., j, :]) for j in range(start.shape[-2])]
     theta, log_prob = torch.stack([x.theta for x in parts], -2), torch.stack([x.log_prob for x in parts], -1)
     return theta, log_prob, gather(*parts)
 
