@@ -35,6 +35,7 @@ from hepinf.binned.poisson import (
 )
 from .predictions import Predictions, impossible_data, negative_yield
 from .processes import Parameter, Process
+from ..core.arrays import as_tensor
 from ..core.errors import InputError
 from ..core.expansion import Arrow
 from ..core.tables import Markdown, markdown_table, number
@@ -93,8 +94,8 @@ class LogLikelihood(Predictions):
 
     def _measured(self, counts: Tensor, auxdata: Tensor | None) -> tuple[Tensor, Tensor]:
         "Counts and auxiliary data as float64 of the right length."
-        counts = torch.as_tensor(counts, dtype=torch.float64, device=self.device)
-        auxdata = self.auxdata if auxdata is None else torch.as_tensor(auxdata, dtype=torch.float64, device=self.device)
+        counts = as_tensor(counts, "counts", torch.float64).to(self.device)
+        auxdata = self.auxdata if auxdata is None else as_tensor(auxdata, "auxdata", torch.float64).to(self.device)
         require_lengths(counts, auxdata, self.yields.bins, len(self.constraints))
         return counts, auxdata
 

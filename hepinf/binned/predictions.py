@@ -17,6 +17,7 @@ from .compile import CompiledModel
 from .constraints import compile_constraints, expected_auxdata, fluctuated
 from .derivatives import PoissonYields
 from .functions import Functions, FunctionYields
+from ..core.arrays import as_tensor
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
@@ -127,7 +128,7 @@ class Predictions(NamedParameters):
         return counts, fluctuated(self.constraints, self.expected_auxdata(theta), noise, generator)
 
     def _checked_theta(self, theta: Tensor) -> Tensor:
-        theta = torch.as_tensor(theta, dtype=torch.float64, device=self.device)
+        theta = as_tensor(theta, "theta", torch.float64).to(self.device)
         size, names = theta.shape[-1] if theta.dim() else 0, self.parameter_names
         if size != len(names):
             shown = f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"

@@ -141,8 +141,8 @@ def _require_density(density: Likelihood) -> None:
     with torch.enable_grad():
         value = density.log_prob(point)
     if not bool(value.isfinite().all()):
-        at = dict(zip(density.names, density.start.tolist()))
-        raise InputError(f"log_prob is {value[0].item()} at the start: {at}")
+        why = density.impossible(density.start) or dict(zip(density.names, density.start.tolist()))
+        raise InputError(f"log_prob is {value[0].item()} at the start: {why}")
     if not value.requires_grad:
         raise InputError("log_prob is not differentiable by torch: it must be built from torch operations on theta")
 

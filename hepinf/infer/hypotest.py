@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import as_tensor
 from ..core.errors import InputError
 from ..core.numerics import norm_cdf
 from ..core.protocols import Experiment
@@ -194,7 +195,7 @@ def hypotest(
     >>> hi.hypotest(model, 1.0).cls
     """
     likelihood, poi = require_test(likelihood, poi, statistic, bounds, fixed)
-    mu = torch.as_tensor(mu, dtype=torch.float64, device=likelihood.start.device)
+    mu = as_tensor(mu, "mu", torch.float64).to(likelihood.start.device)
     if not bool(torch.isfinite(mu).all()):
         raise InputError("mu: a tested strength is not finite")
     if statistic == "q0" and bool((mu != 0).any()):

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..core.arrays import as_tensor
 from ..core.errors import InputError
 from ..core.likelihood import adjusted
 from ..core.protocols import Likelihood
@@ -178,7 +179,7 @@ def profile(
     k = free_position(fit, poi)
     if values is None:
         values = _around(fit, poi, k)
-    values = torch.as_tensor(values, dtype=torch.float64, device=fit.theta.device)
+    values = as_tensor(values, "values", torch.float64).to(fit.theta.device)
     start = fit.theta.detach()[..., None, :].expand(*fit.log_prob.shape, values.shape[-1], -1)
     theta, log_prob, problems = conditional_fits(likelihood, fit, start, poi, values, tolerance, method)
     scan = 2 * (fit.log_prob[..., None] - log_prob)

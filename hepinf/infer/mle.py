@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from ..core.arrays import as_tensor
 from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..core.likelihood import adjusted
@@ -55,7 +57,7 @@ def _fixed_values(fixed: Any, likelihood: Likelihood) -> dict[int, Tensor]:
     values = {}
     for name, value in items:
         k = index_of(names, name)
-        values[k] = start[..., k] if value is None else torch.as_tensor(value, dtype=torch.float64, device=start.device)
+        values[k] = start[..., k] if value is None else as_tensor(value, name, torch.float64).to(start.device)
         if not bool(torch.isfinite(values[k]).all()):
             raise InputError(f"fixed: the value of '{name}' is not finite")
     for k in likelihood.fixed.nonzero()[:, 0].tolist():
@@ -66,6 +68,8 @@ def _fixed_values(fixed: Any, likelihood: Likelihood) -> dict[int, Tensor]:
 def _prepare(likelihood: Likelihood, fixed: Any) -> _Task:
     "The batch of fits of a likelihood. Raises: InputError that names what cannot be fitted."
     start, size = likelihood.start, len(likelihood.names)
+    if isinstance(fixed, np.ndarray) and fixed.dtype == bool:
+        fixed = torch.as_tensor(fixed, device=start.device)
     mask = fixed if isinstance(fixed, Tensor) else torch.zeros(size, dtype=torch.bool, device=start.device)
     values = _fixed_values(() if isinstance(fixed, Tensor) else fixed, likelihood)
     batches = [start.shape[:-1], mask.shape[:-1], likelihood.batch_shape, *(value.shape for value in values.values())]
