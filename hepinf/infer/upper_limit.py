@@ -40,8 +40,8 @@ class Limit(Result):
     expected: Float[Tensor, "*batch 5"]  # -2, -1, 0, 1, 2 sigma
     level: float
     poi: str = ""
-    problems: tuple[str, ...] = ()
     error: Float[Tensor, "*batch 6"] | None = None  # standard errors, observed first, of limits by toys
+    problems: tuple[str, ...] = ()
 
     @property
     def found(self) -> Bool[Tensor, "*batch 6"]:
@@ -106,7 +106,7 @@ def _by_formula(likelihood: Experiment, poi: str, level: float, statistic: str) 
     why = f"not found, CLs stays above {1 - level:.3g} however large '{poi}' is"
     missing = _missing(limits.isnan().reshape(-1, 6).any(0), why)
     problems = gather(test.problems, test.observed.last.bound_problems, missing)
-    return Limit(limits[..., 0], limits[..., 1:], level, poi, problems)
+    return Limit(limits[..., 0], limits[..., 1:], level, poi, problems=problems)
 
 # %% ../../nbs/08_infer/13_upper_limit.ipynb #limit-toys
 def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, scan: ToyScan, seed: int) -> Limit:
@@ -120,7 +120,8 @@ def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, scan: ToyScan
     missing = _missing(limits.isnan(), f"not found, CLs stays above {1 - guess.level:.3g} up to {last:.3g}")
     rough_ones = open_curves & ~limits.isnan()
     coarse = _missing(rough_ones, "no better known than between the strengths that were simulated")
-    return Limit(limits[0], limits[1:], guess.level, guess.poi, gather(simulate.problems, missing, coarse), errors)
+    problems = gather(simulate.problems, missing, coarse)
+    return Limit(limits[0], limits[1:], guess.level, guess.poi, errors, problems)
 
 # %% ../../nbs/08_infer/13_upper_limit.ipynb #upper-limit
 @torch.no_grad()

@@ -90,9 +90,10 @@ class ScanResult(Result):
 
     def table(self, extra: Mapping[str, Float[Tensor, " parameters"]] | None = None) -> Markdown:
         "The rows as a Markdown table, and below it what speaks against the result."
-        weights = f"\n\n{self.weights}" if self.weights else ""
-        problems = "".join(f"\n\n**Problem:** {problem}" for problem in self.problems)
-        return Markdown(markdown_table(self.rows(extra)) + weights + problems)
+        below = [*self.notes, *(f"**Problem:** {problem}" for problem in self.problems)]
+        return Markdown("\n\n".join([markdown_table(self.rows(extra)), *below]))
 
-    def __repr__(self) -> str:
-        return "\n".join(filter(None, (super().__repr__(), self.weights)))
+    @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]
+        "How the weights of the events were read."
+        return (self.weights,) if self.weights else ()
