@@ -19,7 +19,7 @@ def rate(name: str, rng: np.random.Generator) -> dict:
     return {"name": name, "type": "normsys", "data": {"lo": 1 - size, "hi": 1 + size * rng.uniform(0.8, 1.2)}}
 
 
-def shape(name: str, template: np.ndarray, rng: np.random.Generator) -> dict:
+def varied_shape(name: str, template: np.ndarray, rng: np.random.Generator) -> dict:
     "An uncertainty of some percent of the shape: level, tilt and bend."
     x = np.linspace(-1, 1, len(template))
     level, tilt, bend = rng.normal(0, (0.02, 0.03, 0.01))
@@ -32,7 +32,7 @@ def effects(channel: int, sample: int, template: np.ndarray, rng: np.random.Gene
     names = [name for name in _COMMON if rng.random() < 0.4 or channel == sample == 0]
     own = [k for k in range(_OWN) if k == sample or rng.random() < 0.3]
     names += [name for k in own for name in (f"channel_{channel}_rate_{k}", f"channel_{channel}_shape_{k}")]
-    return [rate(name, rng) if "rate" in name else shape(name, template, rng) for name in names]
+    return [rate(name, rng) if "rate" in name else varied_shape(name, template, rng) for name in names]
 
 # %% ../../nbs/14_problems/23_combination.ipynb #channel
 _EVENTS = {"signal": 40.0, "top": 900.0, "w": 400.0, "z": 250.0, "diboson": 80.0, "fakes": 60.0}

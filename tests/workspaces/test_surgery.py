@@ -477,7 +477,7 @@ def test_settings_that_clash_in_a_combination_are_named():
 
 def test_a_measurement_without_a_name_gets_one():
     workspace = example_workspace()
-    del workspace["measurements"][0]["name"]
+    workspace["measurements"][0]["name"] = ""
     assert rename(workspace, channels={"control_region": "CR"})["measurements"] == workspace["measurements"]
     assert rename(workspace, measurements={"": "main"}) == example_workspace()
 

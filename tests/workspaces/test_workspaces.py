@@ -486,7 +486,7 @@ def settings(workspace, **entries):
 
 BAD = {
     "no observation": (lambda w: w["observations"].pop(), "channel 'CR'", "no observation"),
-    "unknown channel": (lambda w: w["observations"][1].update(name="CRR"), "'CRR'", "did you mean 'CR'"),
+    "unknown channel": (lambda w: w["observations"][1].update(name="CRR"), "'CR'", "'CRR'"),
     "channel twice": (lambda w: w["channels"].append(w["channels"][0]), "channel 'SR'", "twice"),
     "observation twice": (lambda w: w["observations"].append(w["observations"][0]), "channel 'SR'", "2 times"),
     "sample twice": (lambda w: sample(w).update(name="signal"), "channel 'SR'", "'signal'", "2 times"),
@@ -701,7 +701,7 @@ def test_patchset_of_another_workspace_is_refused(background_only):
         (lambda patchset: (patchset,), "patchset, name"),
         (lambda patchset: [{"op": "remove", "path": "/channels/7"}], "patch.*'7'|patch.*not apply"),
         (lambda patchset: [{"op": "delete", "path": "/channels/0"}], "patch"),
-        (lambda patchset: [{"op": "replace", "path": "/channels/0/samples/0/data/1", "value": -1}], "'SR'.*bin 1"),
+        (lambda patchset: [{"op": "replace", "path": "/observations/0/data/1", "value": -1}], "'SR'.*bin 1"),
         (lambda patchset: [{"path": "/channels/0"}], "patch, operation 0"),
         (lambda patchset: [3], "patch, operation 0"),
         (lambda patchset: [{"op": "test", "path": "/version", "value": "two\nlines"}], "patch"),
