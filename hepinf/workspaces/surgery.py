@@ -256,7 +256,7 @@ def rename(
 # %% ../../nbs/04_workspaces/07_surgery.ipynb #data
 def with_data(
     workspace: Mapping,  # parsed JSON
-    counts: Mapping[str, Iterable[float]],  # by channel, one per bin
+    counts: Mapping[str, Iterable],  # by channel, one number per bin
 ) -> dict:
     """Other observed counts for some channels.
 
