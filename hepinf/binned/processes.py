@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .simulated import Simulated
 from ..core.arrays import takes_arrays
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
@@ -94,6 +95,7 @@ class Process:
     variations: Mapping[str, Variation] = field(default_factory=dict)  # by parameter name
     channel: str = "summary"  # histograms of different channels do not share bins
     mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+    mc: Simulated | None = None  # what the simulation leaves uncertain in the templates; None: nothing, or `mc_weight`
 
     def __post_init__(self):
         object.__setattr__(self, "template", as_template(f"process {self.name!r}", self.template))
