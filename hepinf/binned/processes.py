@@ -105,6 +105,16 @@ class Process:
         "The parameters and formulas that scale it."
         return () if self.norm is None else (self.norm,) if isinstance(self.norm, str) else tuple(self.norm)
 
+    @property
+    def simulated(self) -> Simulated | None:
+        "`mc` in the order of the variations, or what `mc_weight` stands for: events of one weight, varied together."
+        if self.mc is not None:
+            return self.mc.restricted(tuple(self.variations))
+        if not self.mc_weight:
+            return None
+        errors = (self.mc_weight * self.template.detach().double().clamp_min(0)).sqrt()
+        return Simulated.proportional(self.template.detach().double(), errors, self.variations, unseen=self.mc_weight)
+
 # %% ../../nbs/07_binned/07_processes.ipynb #norm
 def norm_function(where: str, norm: str, parameters: Mapping[str, Parameter]) -> Expression | None:
     "The formula of a norm; None if it is a parameter. Raises: InputError for unknown names, or no value at the start."
@@ -144,6 +154,20 @@ def require_template(where: str, template: Tensor, bins: int, signed: bool = Fal
         raise InputError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
 
 # %% ../../nbs/07_binned/07_processes.ipynb #check
+def require_simulated(where: str, process: Process, bins: int) -> None:
+    "Refuse a covariance that is not that of the templates of a process."
+    mc = process.mc
+    if process.mc_weight:
+        raise InputError(f"{where}: mc and mc_weight say the same; give one of them")
+    if len(mc.covariance) != bins:
+        raise InputError(f"{where}, mc: the covariance has {len(mc.covariance)} bins, the template {bins}")
+    if missing := [name for name in process.variations if name not in mc.variations]:
+        raise InputError(
+            f"{where}, mc: the covariance says nothing of the variation {missing[0]!r}: was it made from the same events "
+            "(Simulated.proportional) or simulated by itself (Simulated.independent)?"
+        )
+
+
 def require_process(process: Process, parameters: Mapping[str, Parameter], bins: int) -> None:
     "Refuse a process with unknown parameters or wrong templates."
     where = f"process {process.name!r}"
@@ -154,6 +178,8 @@ def require_process(process: Process, parameters: Mapping[str, Parameter], bins:
             raise InputError(f"{where}: the nominal value of its norm {norm!r} is 0")
     if not 0 <= process.mc_weight < math.inf:
         raise InputError(f"{where}: mc_weight must be 0 or more, got {process.mc_weight}")
+    if process.mc is not None:
+        require_simulated(where, process, bins)
     templates = {"template": process.template}
     for name, variation in process.variations.items():
         templates |= {f"{name} down": variation.down, f"{name} up": variation.up}

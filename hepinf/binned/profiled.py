@@ -28,7 +28,7 @@ def profiled_bins(
     variance: Float[Tensor, "*#batch bins"],  # v, events^2
     counts: Float[Tensor, "*#batch bins"],
 ) -> ProfiledBins:
-    "The best true yields of bins, in closed form and differentiable. Source: derived above; arXiv:2401.10542 for the model."
+    "The best true yields of bins, in closed form and differentiable. Source: the model of arXiv:2401.10542."
     b, some, noisy = expected - variance, counts > 0, variance > 0
     root = torch.sqrt(torch.where(some & noisy, b**2 + 4 * variance * counts, 1.0))
     ahead = torch.where(b > 0, (b + root) / 2, 2 * variance * counts / torch.where(b > 0, 1.0, root - b))

@@ -80,7 +80,7 @@ class Simulated:
         *,
         unseen: float = 0.0,
     ) -> "Simulated":
-        "Templates that fluctuate together: weights of the same events, constant in each bin; errors where it is empty stay."
+        "Templates that fluctuate together: weights of the same events, constant in each bin."
         template, errors = (as_tensor(x, "templates and errors", torch.float64) for x in (template, errors))
         sides = [side for v in (variations or {}).values() for side in (v.down, v.up)]
         ratios = [
