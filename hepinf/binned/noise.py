@@ -29,16 +29,21 @@ class NoisySample:
     covariance: Tensor  # (bins, sources, sources), events^2
 
 
+def parts_of_sides(features: int, device: torch.device | None = None) -> Float[Tensor, "sources sources"]:
+    "The matrix that makes template, linear parts and curved parts of the template and the sides of its variations."
+    parts = torch.zeros(1 + 2 * features, 1 + 2 * features, dtype=torch.float64)
+    parts[0, 0] = 1.0
+    for k in range(features):
+        down, up = 1 + 2 * k, 2 + 2 * k
+        parts[1 + k, [down, up]] = torch.tensor([-0.5, 0.5], dtype=torch.float64)
+        parts[1 + features + k, [0, down, up]] = torch.tensor([-1.0, 0.5, 0.5], dtype=torch.float64)
+    return parts.to(device)
+
+
 def amplitude_covariance(sample: CompiledSample) -> Tensor:
     "Covariance of the template, the linear and the curved parts (bins, 1 + 2 shapes, 1 + 2 shapes)."
-    covariance, shapes = sample.covariance.double(), len(sample.shapes)
-    parts = torch.zeros(1 + 2 * shapes, 1 + 2 * shapes, dtype=torch.float64, device=covariance.device)
-    parts[0, 0] = 1.0
-    for k in range(shapes):
-        down, up, linear, curved = 1 + 2 * k, 2 + 2 * k, 1 + k, 1 + shapes + k
-        parts[linear, [down, up]] = torch.tensor([-0.5, 0.5], dtype=torch.float64, device=parts.device)
-        parts[curved, [0, down, up]] = torch.tensor([-1.0, 0.5, 0.5], dtype=torch.float64, device=parts.device)
-    return parts @ covariance @ parts.T
+    parts = parts_of_sides(len(sample.shapes), sample.covariance.device)
+    return parts @ sample.covariance.double() @ parts.T
 
 
 def compile_noise(samples: Sequence[CompiledSample], grid: Grid) -> tuple[NoisySample, ...]:
