@@ -6,6 +6,7 @@
 __all__ = ['BinnedModel']
 
 # %% ../../nbs/07_binned/14_model.ipynb #imports
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -211,6 +212,17 @@ class DescribedModel(MeasuredModel):
         return str(self.table())
 
 # %% ../../nbs/07_binned/14_model.ipynb #workspace-of
+def warn_of_noise(model: DescribedModel, poi: str) -> None:
+    "Say by how much the errors of a workspace fall short of those of the model that it is made from."
+    expected, k = model.expected_information(model.nominal), model.index(poi)
+    full, lite = (float(v[k, k]) ** 0.5 for v in (expected.covariance, torch.linalg.inv(expected.curvature)))
+    warnings.warn(
+        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with it "
+        f"a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
+        stacklevel=4,
+    )
+
+
 def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | None) -> dict:
     "The workspace of a model, see `BinnedModel.to_workspace`."
     bins = model.yields.bins
@@ -220,6 +232,8 @@ def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | Non
         if poi is None:
             raise InputError("poi: name the parameter of interest, an unconstrained norm")
         counts = model.asimov() if counts is None else counts
+        if model.mc == "full":
+            warn_of_noise(model, poi)
         return processes_to_workspace(model.processes, model.parameters, model.interpolation, poi, counts.double())
     if poi is not None:
         model.index(poi)

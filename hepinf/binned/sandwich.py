@@ -14,11 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .compile import FORMS
 from .constraints import Constraints, constraint_slopes, expected_auxdata
+from .derivatives import PoissonYields
 from .functions import bound_terms
 from .poisson import in_chunks, rows_at_once
 from .predictions import Predictions
 from .simulated_yields import SimulatedYields
+from ..core.checks import unknown_name
 from ..core.errors import InputError
 
 # %% ../../nbs/07_binned/24_sandwich.ipynb #observed
@@ -41,6 +44,11 @@ class ExpectedInformation:
     score: Tensor  # B, covariance of the score
     noise: Tensor  # M = I_1 - A
 
+    @property
+    def false_share(self) -> Tensor:
+        "M_jj / A_jj: information on each parameter that is only noise, over the true one (*batch, parameters)."
+        return self.noise.diagonal(dim1=-2, dim2=-1) / self.information.diagonal(dim1=-2, dim2=-1)
+
     @cached_property
     def covariance(self) -> Tensor:
         "A^-1 B A^-1; NaN where the noise of the simulation leaves no information."
@@ -52,7 +60,7 @@ class ExpectedInformation:
 
 
 def expected_information(
-    y: SimulatedYields, c: Constraints, theta: Float[Tensor, "points parameters"], guarded: bool = False
+    y: PoissonYields, c: Constraints, theta: Float[Tensor, "points parameters"], guarded: bool = False
 ) -> ExpectedInformation:
     "The matrices at some points; `guarded`: with one more event of each process in the variance of each bin."
     slopes, half, total, noise = y.expected_parts(theta, guarded)
@@ -73,6 +81,10 @@ class SimulatedPredictions(Predictions):
 
     def with_noise(self, form: str) -> "SimulatedPredictions":
         "The same model with another form of the noise of its templates."
+        if form not in FORMS:
+            raise InputError(unknown_name("mc", form, FORMS))
+        if form == self.mc:
+            return self
         self._require_noise()
         other = copy.copy(self)
         other.yields = self.yields.in_form(form)
@@ -94,7 +106,6 @@ class SimulatedPredictions(Predictions):
         )
         return slopes.mT @ (weights[..., None] * slopes) + torch.diag_embed(diagonal)
 
-    @torch.no_grad()
     def expected_information(
         self, theta: Float[Tensor, "*batch parameters"], guarded: bool = False
     ) -> ExpectedInformation:

@@ -45,9 +45,12 @@ class SimulatedTerms(PoissonYields):
         for span, sample in zip(grid.spans, samples):
             self.unseen[span] = sample.unseen
 
-    def in_form(self, form: str) -> "SimulatedYields":
+    def in_form(self, form: str) -> PoissonYields:
         "The same templates with another form of their noise."
         other = copy.copy(self)
+        if form == "none":
+            other = PoissonYields.__new__(PoissonYields)
+            vars(other).update(vars(self))
         other.form = form
         return other
 
