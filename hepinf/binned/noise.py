@@ -8,14 +8,15 @@ __all__ = []
 # %% ../../nbs/07_binned/22_noise.ipynb #imports
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .derivatives import group_log_slopes, group_slopes, mixed_curvature, yield_slopes
+from .derivatives import PoissonYields, group_log_slopes, group_slopes, yield_slopes
 from .effects import CompiledSample, Grid, arrange, even_parts, shape_features, shape_keys
-from .terms import Groups, Terms
+from .terms import Terms
 from .yields import Yields
 
 # %% ../../nbs/07_binned/22_noise.ipynb #tables
@@ -91,7 +92,7 @@ def amplitudes(y: Yields, theta: Tensor) -> Amplitudes:
 class FullTerms:
     "The variance of some points, and what its derivatives share."
 
-    y: Yields
+    y: PoissonYields
     noise: tuple[NoisySample, ...]
     theta: Tensor
     terms: Terms
@@ -104,9 +105,13 @@ class FullTerms:
         "v (points, bins), events squared."
         return self.cells.unflatten(1, (self.y.slots, self.y.bins)).sum(1)
 
-    def slopes(self, groups: Groups) -> Tensor:
+    def residual(self, weights: Tensor) -> Tensor | float:
+        "0: nothing bends the yields of the cells beside their own residuals."
+        return 0.0
+
+    def slopes(self) -> Tensor:
         "Half the slopes of v (points, bins, parameters)."
-        slopes = self.theta.new_zeros(len(self.theta), self.y.bins, self.y.size)
+        slopes, groups = self.theta.new_zeros(len(self.theta), self.y.bins, self.y.size), self.y.groups
         if len(groups):
             group_slopes(self.y, groups, replace(self.terms, cells=self.cells), slopes)
         for sample, pulled in zip(self.noise, self.pulled):
@@ -118,14 +123,14 @@ class FullTerms:
         "The parameters of the amplitudes that move."
         return self.amplitudes.parameter[sample.sources[1:]]
 
-    def curvature(self, groups: Groups, weights: Tensor, second: bool = True) -> Tensor:
+    def curvature(self, weights: Tensor, second: bool = True) -> Tensor:
         "Weights (points, bins) times half the second derivatives of v, or times S; (points, parameters, parameters)."
-        weighed = weights.repeat(1, self.y.slots) * self.cells
+        weighed, groups = weights.repeat(1, self.y.slots) * self.cells, self.y.groups
         logs = group_log_slopes(self.y, groups, self.theta, self.terms)
         factors = logs.mT @ ((groups.group_mask * weighed[:, None]) @ groups.group_mask.T @ logs)
         added, own, bent = torch.zeros_like(logs), torch.zeros_like(factors), torch.zeros_like(self.theta)
         for sample, pulled in ((s, g) for s, g in zip(self.noise, self.pulled) if len(s.sources) > 1):
-            self._add_shapes(sample, pulled, groups, weights[:, sample.bins], (added, own, bent))
+            self._add_shapes(sample, pulled, weights[:, sample.bins], (added, own, bent))
         mixed = logs.mT @ added
         total = factors + mixed + mixed.mT + own
         if second:
@@ -139,13 +144,13 @@ class FullTerms:
         return total
 
     def _add_shapes(
-        self, sample: NoisySample, pulled: Tensor, groups: Groups, weights: Tensor, sums: tuple[Tensor, Tensor, Tensor]
+        self, sample: NoisySample, pulled: Tensor, weights: Tensor, sums: tuple[Tensor, Tensor, Tensor]
     ) -> None:
         "Add what the shapes of a sample do: with factors, with each other, and alone."
         (added, own, bent), parameter = sums, self._parameter(sample)
         slope, bend = (x[:, sample.sources[1:]] for x in (self.amplitudes.slope, self.amplitudes.bend))
         moved = pulled[..., 1:] * weights[..., None]
-        by_group = groups.group_mask[:, sample.cells] @ moved * slope[:, None]
+        by_group = self.y.groups.group_mask[:, sample.cells] @ moved * slope[:, None]
         added.index_add_(2, parameter, by_group)
         bent.index_add_(1, parameter, moved.sum(1) * bend)
         square = weights * self.terms.multiplier[:, sample.cells] ** 2
@@ -155,7 +160,7 @@ class FullTerms:
         own.index_add_(2, parameter, half)
 
 
-def full_terms(y: Yields, noise: tuple[NoisySample, ...], theta: Tensor, terms: Terms) -> FullTerms:
+def full_terms(y: PoissonYields, noise: tuple[NoisySample, ...], theta: Tensor, terms: Terms) -> FullTerms:
     "The variance at some points (points, parameters)."
     at, square = amplitudes(y, theta), terms.multiplier**2
     cells, pulled = torch.zeros_like(square), []
@@ -177,7 +182,7 @@ class LiteTerms:
     theta: Tensor
     terms: Terms
 
-    @property
+    @cached_property
     def root(self) -> Tensor:
         "z (points, bins), events."
         return (self.terms.cells * self.relative).unflatten(1, (self.y.slots, self.y.bins)).sum(1)
@@ -193,19 +198,23 @@ class LiteTerms:
         cells, multiplier = self.terms.cells * self.relative, self.terms.multiplier * self.relative
         return replace(self.terms, cells=cells, multiplier=multiplier)
 
-    def slopes(self, groups: Groups) -> Tensor:
-        "Half the slopes of v (points, bins, parameters)."
-        return self.root[..., None] * yield_slopes(self.y, groups, self.theta, self._scaled)
+    @cached_property
+    def root_slopes(self) -> Tensor:
+        "Slopes of z (points, bins, parameters)."
+        return yield_slopes(self.y, self.y.groups, self.theta, self._scaled)
 
-    def curvature(self, groups: Groups, weights: Tensor, second: bool = True) -> Tensor:
-        "Weights (points, bins) times half the second derivatives of v, or times S; (points, parameters, parameters)."
-        scaled = self._scaled
-        slopes = yield_slopes(self.y, groups, self.theta, scaled)
-        outer = slopes.mT @ (weights[..., None] * slopes)
-        if not second:
-            return outer
-        residual = (weights * self.root).repeat(1, self.y.slots)
-        return outer + mixed_curvature(self.y, groups, self.theta, replace(scaled, residual=residual))
+    def slopes(self) -> Tensor:
+        "Half the slopes of v (points, bins, parameters)."
+        return self.root[..., None] * self.root_slopes
+
+    def curvature(self, weights: Tensor, second: bool = True) -> Tensor:
+        """Weights (points, bins) times half the second derivatives of v, or times S; (points, parameters, parameters).
+        What bends the yields themselves is in `residual`."""
+        return self.root_slopes.mT @ (weights[..., None] * self.root_slopes)
+
+    def residual(self, weights: Tensor) -> Tensor | float:
+        "By what weights (points, bins) times v bend the yields of the cells, beside their own residuals (points, cells)."
+        return (weights * self.root).repeat(1, self.y.slots) * self.relative
 
 
 def relative_errors(samples: Sequence[CompiledSample], grid: Grid) -> Float[Tensor, " cells"]:

@@ -87,28 +87,29 @@ class SimulatedYields(SimulatedTerms):
         "Profiled bins, and the gradient of their log L (points, parameters)."
         terms, noise, bins = self._all(theta, counts, 1)
         gradient = weighted_gradient(self, self.groups, theta, terms, terms.residual)
-        return bins, gradient + (bins.u[:, None] ** 2 @ noise.slopes(self.groups))[:, 0]
+        return bins, gradient + (bins.u[:, None] ** 2 @ noise.slopes())[:, 0]
 
     def poisson_hessian(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor]:
         "Profiled bins, gradient (points, parameters) and Hessian of their log L."
         terms, noise, bins = self._all(theta, counts, 2)
-        slopes, moved = yield_slopes(self, self.groups, theta, terms), bins.u[..., None] * noise.slopes(self.groups)
+        slopes, moved = yield_slopes(self, self.groups, theta, terms), bins.u[..., None] * noise.slopes()
         gradient = -(bins.u[:, None] @ (slopes - moved))[:, 0]
-        curvature = mixed_curvature(self, self.groups, theta, terms) + noise.curvature(self.groups, bins.u**2)
+        bent = replace(terms, residual=terms.residual + noise.residual(bins.u**2))
+        curvature = mixed_curvature(self, self.groups, theta, bent) + noise.curvature(bins.u**2)
         root = bins.w.sqrt()[..., None] * (slopes - 2 * moved)
         return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
 
     def poisson_slopes(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor, Tensor, Tensor]:
         "Profiled bins, gradient, slopes J - 2 u c and weights w of the convex part, and second derivatives left out."
         terms, noise, bins = self._all(theta, counts, 2)
-        slopes, moved = yield_slopes(self, self.groups, theta, terms), bins.u[..., None] * noise.slopes(self.groups)
+        slopes, moved = yield_slopes(self, self.groups, theta, terms), bins.u[..., None] * noise.slopes()
         gradient = -(bins.u[:, None] @ (slopes - moved))[:, 0]
         return bins, gradient, slopes - 2 * moved, bins.w, diagonal_curvature(self, self.groups, theta, terms)
 
     def score_slopes(self, theta: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         "Slopes J - u c (points, bins, parameters) and weights of the covariance of the score (points, bins)."
         terms, noise, bins = self._all(theta, counts, 1)
-        slopes = yield_slopes(self, self.groups, theta, terms) - bins.u[..., None] * noise.slopes(self.groups)
+        slopes = yield_slopes(self, self.groups, theta, terms) - bins.u[..., None] * noise.slopes()
         total = bins.nu + noise.variance
         of_empty = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
         return slopes, torch.where(counts > 0, bins.w, of_empty)
@@ -123,4 +124,4 @@ class SimulatedYields(SimulatedTerms):
         if guarded:
             total = total + (terms.multiplier * self.unseen).square().unflatten(1, (self.slots, self.bins)).sum(1)
         slopes = yield_slopes(self, self.groups, theta, terms)
-        return slopes, noise.slopes(self.groups), total, noise.curvature(self.groups, 1 / total, second=False)
+        return slopes, noise.slopes(), total, noise.curvature(1 / total, second=False)

@@ -182,7 +182,7 @@ _FIRST = 50  # iterations before walls are looked for
 
 def _near_rough(task: _Task, tolerance: float, iterations: int) -> _Task:
     "The same fits, started where those of a simpler likelihood ended."
-    near = _by_stages(replace(task, likelihood=task.likelihood.rough), max(tolerance, 1e-4), iterations)
+    near = _by_stages(replace(task, likelihood=task.likelihood.rough), max(tolerance, 1e-2), iterations)
     done, free = (near.status == Status.CONVERGED)[:, None], task.free
     theta = torch.where(done, near.theta[:, free], task.theta.detach()[:, free])
     return replace(task, theta=task.theta.index_copy(1, free, theta))
