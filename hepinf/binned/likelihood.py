@@ -46,6 +46,10 @@ class BinnedData(LikelihoodBase):
         batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
         return self._changed(counts=counts, auxdata=auxdata, batch_shape=batch_shape)
 
+# %% ../../nbs/07_binned/12_likelihood.ipynb #rows
+class BinnedRows(BinnedData):
+    "Rows and copies of bound data."
+
     def flatten(self, shape: Sequence[int]) -> "BinnedLikelihood":
         "One data set for each element of `shape`, in one axis."
         rows = torch.Size(shape).numel()
@@ -66,7 +70,7 @@ class BinnedData(LikelihoodBase):
         return self.with_data(torch.where(empty, size, self.counts), self.auxdata) if bool(empty.any()) else None
 
 # %% ../../nbs/07_binned/12_likelihood.ipynb #experiment
-class BinnedExperiment(BinnedData):
+class BinnedExperiment(BinnedRows):
     "Bound data with what they say alone, and what other data there could be."
 
     @property
@@ -100,6 +104,10 @@ class BinnedExperiment(BinnedData):
         "The likelihood of one simulated data set for each theta."
         return self.with_data(*self.model.sample(theta, seed=seed))._changed(expected_data=False)
 
+# %% ../../nbs/07_binned/12_likelihood.ipynb #simulated
+class SimulatedExperiment(BinnedExperiment):
+    "Bound data whose templates may be simulated."
+
     @property
     def has_sandwich(self) -> bool:
         "Whether the error of an estimate is not that of the curvature, see `sandwich`."
@@ -107,7 +115,7 @@ class BinnedExperiment(BinnedData):
 
     @torch.no_grad()
     def sandwich(self, theta: Float[Tensor, "data parameters"]) -> tuple[Tensor, Tensor]:
-        "H and B of the error H^-1 B H^-1 (data, parameters, parameters): of the data, or on average if they are Asimov's."
+        "H and B of the error H^-1 B H^-1 (data, parameters, parameters); on average if the data are Asimov's."
         if self.expected_data:
             expected = self.model.expected_information(theta)
             return expected.information, expected.score
@@ -115,7 +123,7 @@ class BinnedExperiment(BinnedData):
         return -hessian, self.model.score_covariance(theta, self.counts, self.auxdata)
 
 # %% ../../nbs/07_binned/12_likelihood.ipynb #class
-class BinnedLikelihood(BinnedExperiment):
+class BinnedLikelihood(SimulatedExperiment):
     "The likelihood of a binned model for one data set or a batch; made by `BinnedModel.at`."
 
     def log_prob(self, theta: Float[Tensor, "*#batch parameters"]) -> Float[Tensor, "*#batch"]:

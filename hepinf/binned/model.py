@@ -217,8 +217,8 @@ def warn_of_noise(model: DescribedModel, poi: str) -> None:
     expected, k = model.expected_information(model.nominal), model.index(poi)
     full, lite = (float(v[k, k]) ** 0.5 for v in (expected.covariance, torch.linalg.inv(expected.curvature)))
     warnings.warn(
-        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with it "
-        f"a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
+        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with "
+        f"it a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
         stacklevel=4,
     )
 

@@ -71,7 +71,7 @@ def expected_information(
     return ExpectedInformation(curvature, curvature - noise, score, noise)
 
 # %% ../../nbs/07_binned/24_sandwich.ipynb #model
-class SimulatedPredictions(Predictions):
+class NoisyPredictions(Predictions):
     "Predictions that know how well they were simulated."
 
     @property
@@ -79,7 +79,7 @@ class SimulatedPredictions(Predictions):
         "How the noise of the templates enters: `none`, `lite` or `full`."
         return self.yields.form
 
-    def with_noise(self, form: str) -> "SimulatedPredictions":
+    def with_noise(self, form: str) -> "NoisyPredictions":
         "The same model with another form of the noise of its templates."
         if form not in FORMS:
             raise InputError(unknown_name("mc", form, FORMS))
@@ -94,6 +94,10 @@ class SimulatedPredictions(Predictions):
         "Variance of the expected events of each bin from the finite simulation, events squared; 0 where `mc` is none."
         theta = self._checked_theta(theta)
         return torch.zeros_like(self.yields(theta)) if self.mc == "none" else self.yields.variance(theta)
+
+# %% ../../nbs/07_binned/24_sandwich.ipynb #model-information
+class SimulatedPredictions(NoisyPredictions):
+    "Predictions that know what the noise of their templates does to an estimate."
 
     def score_covariance(
         self, theta: Tensor, counts: Tensor, auxdata: Tensor

@@ -28,7 +28,7 @@ from .terms import Terms, poisson_terms
 
 # %% ../../nbs/07_binned/23_simulated_yields.ipynb #class
 class SimulatedTerms(PoissonYields):
-    "Yields with their variance."
+    "Templates, and how well they were simulated."
 
     def __init__(
         self,
@@ -53,6 +53,10 @@ class SimulatedTerms(PoissonYields):
             vars(other).update(vars(self))
         other.form = form
         return other
+
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #noise-at
+class VariedYields(SimulatedTerms):
+    "Simulated yields with their variance."
 
     def noise_at(self, theta: Tensor, terms: Terms) -> FullTerms | LiteTerms:
         "The variance at some points (points, parameters)."
@@ -79,8 +83,8 @@ class SimulatedTerms(PoissonYields):
         bins = profiled_bins(terms.nu, noise.variance, counts)
         return replace(terms, residual=(-bins.u).repeat(1, self.slots)), noise, bins
 
-
-class SimulatedYields(SimulatedTerms):
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #likelihood
+class ProfiledPoisson(VariedYields):
     "Yields of simulated templates, with the likelihood of given counts (points, bins)."
 
     def poisson_gradient(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor]:
@@ -98,6 +102,10 @@ class SimulatedYields(SimulatedTerms):
         curvature = mixed_curvature(self, self.groups, theta, bent) + noise.curvature(bins.u**2)
         root = bins.w.sqrt()[..., None] * (slopes - 2 * moved)
         return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
+
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #yields
+class SimulatedYields(ProfiledPoisson):
+    "Yields of simulated templates, with what their errors are made of."
 
     def poisson_slopes(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor, Tensor, Tensor]:
         "Profiled bins, gradient, slopes J - 2 u c and weights w of the convex part, and second derivatives left out."
