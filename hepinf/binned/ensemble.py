@@ -41,7 +41,7 @@ class EnsembleRows(StackedModel):
         "The likelihood of a data set for each row."
         return StackedLikelihood(self, counts, auxdata)
 
-    def with_noise(self, form: str) -> "EnsembleRows":
+    def in_form(self, form: str) -> "EnsembleRows":
         "The same templates with another form of their noise."
         other = copy.copy(self)
         other.yields, other.tables = SimpleNamespace(in_blocks=False, form=form), other
@@ -59,7 +59,7 @@ class EnsembleRows(StackedModel):
 
 # %% ../../nbs/07_binned/26_ensemble.ipynb #model-likelihood
 class EnsembleModel(EnsembleRows):
-    "Models of one structure, each with its own simulated templates; float64. `which` (*batch,) is the row of a data set."
+    "Models of one structure, each with its own simulated templates; float64. `which` is the row of a data set."
 
     def log_prob(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
         "log L, all constants included."

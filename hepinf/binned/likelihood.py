@@ -39,7 +39,7 @@ class BinnedData(LikelihoodBase):
     def rough(self) -> "BinnedLikelihood | None":
         "What to fit first: the light form of the noise, since the full one levels off far from its maximum."
         form = self.model.yields.form
-        return self._changed(model=self.model.with_noise("lite")) if form == "full" else None
+        return self._changed(model=self.model.in_form("lite")) if form == "full" else None
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/07_binned/13_predictions.ipynb #imports
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
@@ -74,6 +74,25 @@ class NamedParameters:
         for name, value in values.items():
             theta[self.index(name)] = value
         return theta
+
+# %% ../../nbs/07_binned/13_predictions.ipynb #data
+def require_lengths(counts: Tensor, auxdata: Tensor, bins: int, constraints: int) -> None:
+    "Refuse data of the wrong length."
+    size = counts.shape[-1] if counts.dim() else 0
+    if size != bins:
+        both = f": these are counts and {constraints} auxiliary data; pass the latter as auxdata"
+        raise InputError(f"counts have {size} bins, the model {bins}{both if size == bins + constraints else ''}")
+    if auxdata.shape[-1:] != (constraints,):
+        raise InputError(f"auxdata have {auxdata.shape[-1]} values, the model {constraints} constraints")
+
+
+def require_values(what: str, values: Tensor, bad: Tensor, label: Callable[[int], str]) -> None:
+    "Refuse data with a bad value, naming the first and its data set."
+    if bool(bad.any()):
+        *batch, k = bad.nonzero()[0].tolist()
+        data_set = f" of data set {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""
+        value = float(values[(*batch, k)])
+        raise InputError(f"{what} {label(k)}{data_set}: {value} is no measurement")
 
 # %% ../../nbs/07_binned/13_predictions.ipynb #impossible
 def bin_label(model: NamedParameters, k: int) -> str:

@@ -28,7 +28,7 @@ from ..core.errors import InputError
 def score_terms(
     y: SimulatedYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
 ) -> tuple[Tensor, ...]:
-    "Nothing twice, and the parts of B: slopes (points, bins, parameters), weights (points, bins), diagonal (points, parameters)."
+    "Two zeros, and of B slopes (points, bins, parameters), weights (points, bins), diagonal (points, parameters)."
     slopes, weights = y.score_slopes(theta, counts)
     curvature = constraint_slopes(c, theta, auxdata)[1]
     diagonal = torch.zeros_like(theta).index_copy_(1, c.parameter, curvature)
@@ -79,7 +79,7 @@ class NoisyPredictions(Predictions):
         "How the noise of the templates enters: `none`, `lite` or `full`."
         return self.yields.form
 
-    def with_noise(self, form: str) -> "NoisyPredictions":
+    def in_form(self, form: str) -> "NoisyPredictions":
         "The same model with another form of the noise of its templates."
         if form not in FORMS:
             raise InputError(unknown_name("mc", form, FORMS))
