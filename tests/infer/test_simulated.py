@@ -157,6 +157,18 @@ def test_interval_uses_the_scaled_threshold_and_says_so():
     assert not hi.interval(small("lite").at(COUNTS), "mu").notes
 
 
+def test_contours_use_the_mean_eigenvalue():
+    "The likelihood ratio of two parameters is 2 on average, times the mean eigenvalue of one covariance over the other."
+    likelihood = small().at(COUNTS)
+    fit = hi.fit(likelihood)
+    found = hi.contour(likelihood, ("mu", "jes"), points=5, fit=fit)
+    assert any("'mu', 'jes'" in note for note in found.notes)
+    curvature = -likelihood.quadratic(fit.theta[None], torch.arange(2)).curvature[0]
+    ratio = float((fit.covariance @ -curvature).diagonal().sum() / 2)
+    held = hi.fit(likelihood, fixed={"mu": float(found.values[0][1]), "jes": float(found.values[1][3])})
+    assert abs(float(found.scan[1, 3]) - 2 * float(fit.log_prob - held.log_prob) / abs(ratio)) < 1e-6
+
+
 def test_limits_and_tests_say_so():
     likelihood = small().at(COUNTS)
     for result in (
