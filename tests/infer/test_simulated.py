@@ -158,7 +158,7 @@ def test_interval_uses_the_scaled_threshold_and_says_so():
 
 
 def test_contours_use_the_mean_eigenvalue():
-    "The likelihood ratio of two parameters is 2 on average, times the mean eigenvalue of one covariance over the other."
+    "The likelihood ratio of two parameters has the mean 2 times the mean eigenvalue of one covariance over the other."
     likelihood = small().at(COUNTS)
     fit = hi.fit(likelihood)
     found = hi.contour(likelihood, ("mu", "jes"), points=5, fit=fit)
