@@ -7,7 +7,7 @@ __all__ = ['Pruned', 'prune_parameters']
 
 # %% ../../nbs/08_infer/19_pruning.ipynb #imports
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,9 +48,9 @@ def predicted_order(
     candidates: Sequence[int],
     before: Float[Tensor, " 2"],  # value and error of the parameter of interest
     most: float,  # of an effect, where the order may end
-) -> tuple[list[int], Float[Tensor, "dropped 3"]]:
-    "Positions in the order in which they are dropped, and the predicted effects of dropping that many."
-    left, order, predicted, lost = list(candidates), [], [torch.zeros(3).to(covariance)], 0.0
+) -> list[int]:
+    "Positions in the order in which they are dropped."
+    left, order, lost = list(candidates), [], 0.0
     value, _ = before
     while left:
         index = torch.tensor(left, device=covariance.device)
@@ -68,8 +68,17 @@ def predicted_order(
         distance = distance - column * distance[k]
         covariance = covariance - column[:, None] * covariance[k]
         order.append(k)
-        predicted.append(found[j])
-    return order, torch.stack(predicted)
+    return order
+
+# %% ../../nbs/08_infer/19_pruning.ipynb #predicted
+def predicted_effects(
+    covariance: Tensor, distance: Tensor, target: int, held: Sequence[int], before: Tensor
+) -> Float[Tensor, " 3"]:
+    "Effects of holding a set of parameters at their centres, to first order."
+    held = list(held)
+    gain = torch.linalg.solve(covariance[held][:, held], covariance[held, target])
+    variance = covariance[target, target] - gain @ covariance[held, target]
+    return effects(before, before[0] - gain @ distance[held], variance.clamp_min(0).sqrt())
 
 # %% ../../nbs/08_infer/19_pruning.ipynb #trial
 @dataclass(frozen=True)
@@ -119,16 +128,24 @@ def _candidates(trial: _Trial, neutral: Tensor) -> tuple[list[int], list[str]]:
     usable = [k for k in constrained if at_centre[k] and not still[k]]
     return usable, [model.parameter_names[k] for k in constrained if k not in usable]
 
+# %% ../../nbs/08_infer/19_pruning.ipynb #most
+_ASIDE = 20  # most of the parameters that are put aside
 
-def _most(trial: _Trial, order: Sequence[int], bound: float) -> int:
-    "How many of the first in order can be dropped, by bisection with refits; what is returned has been fitted."
-    good, bad = 0, len(order) + 1
-    while bad - good > 1:
-        middle = (good + bad) // 2
-        found, lost = trial.held(order[:middle])
-        inside = bool((found.abs() <= bound).all()) and lost <= _PULLED
-        good, bad = (middle, bad) if inside else (good, middle)
-    return good
+
+def _most(trial: _Trial, order: Sequence[int], bound: float) -> list[int]:
+    "The parameters that can be dropped, of those in order; a fit without them has kept the bound."
+    order, dropped, step, aside = list(order), 0, len(order), 0
+    while dropped < len(order) and aside < _ASIDE:
+        step = min(step, len(order) - dropped)
+        found, lost = trial.held(order[: dropped + step])
+        if bool((found.abs() <= bound).all()) and lost <= _PULLED:
+            dropped, step = dropped + step, 2 * step
+        elif step > 1:
+            step //= 2
+        else:
+            order.pop(dropped)
+            aside += 1
+    return order[:dropped]
 
 # %% ../../nbs/08_infer/19_pruning.ipynb #result
 @dataclass(frozen=True, repr=False)
@@ -156,19 +173,19 @@ class Pruned(Result):
         return [head, *lines, ["2 Δ log L", "", f"{self.lost:.3f}", f"{_PULLED:g}"]]
 
 # %% ../../nbs/08_infer/19_pruning.ipynb #settled
-def _settled(trial: _Trial, order: list[int], predicted: Tensor, bound: float) -> Pruned:
+def _settled(trial: _Trial, order: list[int], predict: Callable[[list[int]], Tensor], bound: float) -> Pruned:
     "The result with as many dropped as refits allow; the last word has the fit of the model that is returned."
-    names, n = trial.best.names, _most(trial, order, bound)
+    chosen = _most(trial, order, bound)
     while True:
-        dropped = [names[k] for k in order[:n]]
-        model, smaller = trial.smaller(dropped) if n else (trial.likelihood.model, trial.best)
-        found = trial.effects_of(smaller) if n else torch.zeros(3)
-        if not n or bool((found.abs() <= bound).all()):
+        dropped = [trial.best.names[k] for k in chosen]
+        model, smaller = trial.smaller(dropped) if chosen else (trial.likelihood.model, trial.best)
+        found = trial.effects_of(smaller) if chosen else torch.zeros(3)
+        if not chosen or bool((found.abs() <= bound).all()):
             break
-        n //= 2
-    lost = trial.held(order[:n])[1] if n else 0.0
-    poi, labels = names[trial.target], ("value", "error", "limit")
-    first, second = (dict(zip(labels, x.tolist())) for x in (predicted[n], found))
+        chosen = chosen[: len(chosen) // 2]
+    lost = trial.held(chosen)[1] if chosen else 0.0
+    labels, poi = ("value", "error", "limit"), trial.best.names[trial.target]
+    first, second = (dict(zip(labels, x.tolist())) for x in (predict(chosen), found))
     before, after = Estimate(*trial.before.tolist()), smaller.estimate(poi)
     return Pruned(model, model.workspace, poi, dropped, bound, first, second, lost, before, after)
 
@@ -239,6 +256,7 @@ def prune_parameters(
     still = best.fixed | best.at_bound
     covariance = torch.where(still[:, None] | still, 0.0, best.covariance)
     distance = (best.theta - trial.centre).nan_to_num(0.0)
-    options = candidates if usable else []
-    order, predicted = predicted_order(covariance, distance, target, options, trial.before, 10 * bound)
-    return _explained(_settled(trial, order, predicted, bound), trial, covariance, candidates, kept)
+    known, options = (covariance, distance, target), candidates if usable else []
+    order = predicted_order(*known, options, trial.before, 10 * bound)
+    result = _settled(trial, order, lambda held: predicted_effects(*known, held, trial.before), bound)
+    return _explained(result, trial, covariance, candidates, kept)
