@@ -75,7 +75,9 @@ class Components(Result):
         return {group: self._of(self._group(group)) for group in self.groups}
 
     def _group(self, group: str) -> Float[Tensor, "*batch pois"]:
-        return self.values[..., [self.names.index(name) for name in self.groups[group]]].square().nansum(-1).sqrt()
+        members = [self.names.index(name) for name in self.groups[group]]
+        error = self.values[..., members].square().nansum(-1).sqrt()
+        return torch.where(self._part("total").isnan(), math.nan, error)
 
     @property
     def by_process(self) -> dict[str, Float[Tensor, "*batch"]]:
@@ -132,7 +134,7 @@ def _sentence(what: str, names: Sequence[str], chosen: Tensor) -> tuple[str, ...
 def without_component(likelihood: Likelihood, fit: FitResult, constrained: Tensor) -> tuple[tuple[str, ...], ...]:
     "Notes and problems: sentences that name the parameters without a component."
     fixed, stopped = (x.reshape(-1, len(fit.names)).any(0) for x in (fit.fixed, fit.at_bound))
-    own = torch.as_tensor(getattr(getattr(likelihood, "model", None), "fixed", fixed.new_zeros(len(fixed))))
+    own = fixed.new_tensor(likelihood.model.fixed if isinstance(likelihood, BinnedLikelihood) else [False] * len(fixed))
     notes = _sentence("Fixed by the model, hence without component", fit.names, fixed & own & constrained)
     held = _sentence("fixed, hence without component", fit.names, fixed & ~own & constrained)
     ended = _sentence("at a bound, hence without component, and the error is one of first order", fit.names, stopped)
