@@ -108,20 +108,18 @@ def component_rows(result: Components) -> list[list[str]]:
     lines += [(f"group {group}", typical(result._group(group))) for group in result.groups]
     values = typical(result.values)
     order = values.square().sum(0).nan_to_num(-1.0).argsort(descending=True).tolist()
-    head, several = ["component", *(f"Δ{poi}" for poi in result.pois)], len(result.pois) > 1
-    if several:
-        return [
-            head,
-            *(
-                [name, *map(number, x.tolist())]
-                for name, x in [*lines, *((result.names[k], values[:, k]) for k in order)]
-            ),
-        ]
+    singles = [(result.names[k], values[:, k]) for k in order]
+    head = ["component", *(f"Δ{poi}" for poi in result.pois)]
+    if len(result.pois) > 1:
+        return [head, *([name, *map(number, x.tolist())] for name, x in [*lines, *singles])]
     whole = float(lines[0][1] ** 2)
-    shown = [[name, number(float(x)), f"{float(x**2) / whole:.1%}"] for name, x in lines]
-    shown += [[f"process {name}", "", f"{float(share.mean()):.1%}"] for name, share in result.by_process.items()]
-    single = ((result.names[k], float(values[0, k])) for k in order)
-    return [[*head, "share of variance"], *shown, *([n, number(x), f"{x**2 / whole:.1%}"] for n, x in single)]
+
+    def row(name: str, shift: Tensor) -> list[str]:
+        return [name, number(float(shift)), f"{float(shift**2) / whole:.1%}"]
+
+    processes = [[f"process {name}", "", f"{float(x.nanmean()):.1%}"] for name, x in result.by_process.items()]
+    above, below = ([row(*line) for line in some] for some in (lines, singles))
+    return [[*head, "share of variance"], *above, *processes, *below]
 
 # %% ../../nbs/08_infer/18_components.ipynb #still
 def _sentence(what: str, names: Sequence[str], chosen: Tensor) -> tuple[str, ...]:
@@ -184,14 +182,11 @@ def _joined(parts: list[dict], likelihood: Likelihood, fit: FitResult, targets: 
     shares = {name: whole("shares", name) for name in parts[0].get("shares", ())}
     variance, data = (covariances[name].diagonal(dim1=-2, dim2=-1) for name in ("total", "data"))
     lost = [poi for k, poi in enumerate(pois) if bool(variance[..., k].isnan().any())]
+    empty = [group for group, some in members.items() if not some]
     notes, problems = without_component(likelihood, fit, constrained)
     said = (
         *(f"'{poi}' has no error by curvature, so none has components" for poi in lost),
-        *(
-            f"group '{group}': no auxiliary measurement constrains its parameters"
-            for group, m in members.items()
-            if not m
-        ),
+        *(f"group '{group}': no auxiliary measurement constrains its parameters" for group in empty),
         "the counts alone raise log L along a parameter of interest" if bool((data < -1e-9 * variance).any()) else "",
     )
     return Components(

@@ -179,11 +179,10 @@ def _settled(trial: _Trial, order: list[int], predict: Callable[[list[int]], Ten
     while True:
         dropped = [trial.best.names[k] for k in chosen]
         model, smaller = trial.smaller(dropped) if chosen else (trial.likelihood.model, trial.best)
-        found = trial.effects_of(smaller) if chosen else torch.zeros(3)
-        if not chosen or bool((found.abs() <= bound).all()):
+        found, lost = (trial.effects_of(smaller), trial.held(chosen)[1]) if chosen else (torch.zeros(3), 0.0)
+        if bool((found.abs() <= bound).all()) and lost <= _PULLED:
             break
         chosen = chosen[: len(chosen) // 2]
-    lost = trial.held(chosen)[1] if chosen else 0.0
     labels, poi = ("value", "error", "limit"), trial.best.names[trial.target]
     first, second = (dict(zip(labels, x.tolist())) for x in (predict(chosen), found))
     before, after = Estimate(*trial.before.tolist()), smaller.estimate(poi)
@@ -198,13 +197,10 @@ def _explained(result: Pruned, trial: _Trial, covariance: Tensor, candidates: li
     for why, some in (("Pulled by the data, and kept", pulled), ("At a bound or off its centre, and kept", others)):
         more = f", ... ({len(some)} in all)" if len(some) > 8 else ""
         notes += [f"{why}: {', '.join(map(repr, some[:8]))}{more}."] if some else []
-    if math.isnan(result.before.error):
-        return replace(
-            result, notes=tuple(notes), problems=gather(trial.best, f"'{result.poi}' has no error: nothing is dropped")
-        )
     if candidates and not result.dropped:
-        notes.append("No parameter can be dropped: already the first would break the bound.")
-    return replace(result, notes=tuple(notes), problems=gather(trial.best))
+        notes.append("No parameter was found that can be dropped within the bound.")
+    nothing = f"'{result.poi}' has no error: nothing is dropped" if math.isnan(result.before.error) else ""
+    return replace(result, notes=tuple(notes), problems=gather(trial.best, nothing))
 
 # %% ../../nbs/08_infer/19_pruning.ipynb #source
 def _source(source: Any, by: str) -> BinnedLikelihood:
