@@ -51,7 +51,8 @@ def _emptied(workspace: Mapping, bins: Mapping[str, Collection[tuple[str, int]]]
 def smaller_workspace(model: BinnedModel, dropped: Collection[str]) -> dict:
     "The workspace of a model without some parameters."
     gone, partly = [], {}
-    held = {name for name, fixed in zip(model.parameter_names, model.fixed) if fixed}
+    settings = zip(model.parameter_names, model.fixed, model.nominal.tolist())
+    held = {name for name, fixed, value in settings if fixed and value == 1.0}
     places = bin_places(model.workspace["channels"])
     for entry in measurement_of(model.workspace, model.measurement).parameters.values():
         if not any(name in dropped for name in entry.names):
