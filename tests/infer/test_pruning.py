@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from functools import cache
 from pathlib import Path
 
 import pyhf
@@ -107,6 +108,13 @@ def signal_of(model: BinnedModel) -> str:
     return model.poi or [*free, *model.parameter_names][0]
 
 
+@cache
+def published(path: Path, by: str):
+    "A published model, and what is left of it."
+    model = BinnedModel.from_workspace(path)
+    return model, prune_parameters(model, signal_of(model), by=by)
+
+
 def refitted(result, counts) -> torch.Tensor:
     "The effects once more, from the model that was returned and nothing else."
     best = fit(result.model.at(counts))
@@ -117,9 +125,7 @@ def refitted(result, counts) -> torch.Tensor:
 @pytest.mark.parametrize("by", ["asimov", "observed"])
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_the_bound_is_kept_on_every_published_file(path, by):
-    model = BinnedModel.from_workspace(path)
-    poi = signal_of(model)
-    result = prune_parameters(model, poi, by=by)
+    model, result = published(path, by)
     assert max(map(abs, result.found.values())) <= 0.01 and result.lost <= 4
     assert len(result.dropped) >= LEAST.get(path.stem, 0)
     gone = set(model.parameter_names) - set(result.model.parameter_names)
@@ -137,8 +143,7 @@ def test_the_bound_is_kept_on_every_published_file(path, by):
 @pytest.mark.parametrize("path", [path for path in PUBLISHED if path.stem in LEAST], ids=lambda path: path.stem)
 def test_the_smaller_workspace_is_the_same_model_to_pyhf(path):
     "Expected events and log L of the pruned file at a random point, and its parameters."
-    model = BinnedModel.from_workspace(path)
-    result = prune_parameters(model, by="observed")
+    model, result = published(path, "observed")
     theirs = pyhf.Workspace(json.loads(json.dumps(result.workspace))).model()
     ours = result.model
     order = [ours.parameter_names.index(name) for name in theirs.config.par_names]
