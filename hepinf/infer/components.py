@@ -143,12 +143,15 @@ def _of_rows(likelihood: Likelihood, fit: FitResult, which: Tensor, targets: lis
     "Components of some data sets of a flattened batch, of all parameters (data, pois, parameters)."
     theta, still = (x.detach().reshape(-1, len(fit.names))[which] for x in (fit.theta, fit.fixed | fit.at_bound))
     some = likelihood.take(which)
-    curvature, constraint = -fit.hessian(which), constraint_curvature(some, theta)
+    constraint, noise = constraint_curvature(some, theta), ()
+    curvature = -fit.hessian(which) if fit.sandwich is None else fit.sandwich(which)[0]
+    if fit.sandwich is not None and isinstance(some, BinnedLikelihood):
+        noise = (fit.sandwich(which)[1], some.simulated_score(theta))
     rows = covariance_rows(curvature, still, targets)
     values = torch.where(still[:, None], math.nan, rows * constraint.sqrt()[:, None])
     found = {
         "values": values,
-        "covariances": variance_parts(rows, curvature, constraint),
+        "covariances": variance_parts(rows, curvature, constraint, *noise),
         "constrained": constraint > 0,
     }
     if isinstance(some, BinnedLikelihood):

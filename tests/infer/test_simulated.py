@@ -169,6 +169,21 @@ def test_contours_use_the_mean_eigenvalue():
     assert abs(float(found.scan[1, 3]) - 2 * float(fit.log_prob - held.log_prob) / abs(ratio)) < 1e-6
 
 
+def test_components_add_up_with_the_simulation_among_them():
+    "Quadrature to rounding; without noise the simulation has no part."
+    likelihood = small().at(COUNTS)
+    fit, parts = hi.fit(likelihood), hi.components(likelihood, "mu")
+    assert abs(float(parts.total) / fit.estimate("mu").error - 1) < 1e-10
+    total = parts.data**2 + parts.constraints**2 + parts.simulation**2
+    assert abs(float(total) / float(parts.total) ** 2 - 1) < 1e-10
+    exact = hi.components(small("none").at(COUNTS), "mu")
+    assert exact.simulation is None and float(parts.simulation) > 0.3 * float(exact.data)
+    asimov = small().at(small().asimov())
+    expected = hi.components(asimov.asimov(small().nominal), "mu")
+    wanted = small().expected_information(small().nominal).covariance[0, 0].sqrt()
+    torch.testing.assert_close(expected.total, wanted)
+
+
 def test_limits_and_tests_say_so():
     likelihood = small().at(COUNTS)
     for result in (
