@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .binned.processes import Parameter as Parameter
     from .binned.processes import Process as Process
     from .binned.processes import Variation as Variation
+    from .binned.simulated import Simulated as Simulated
     from .core.errors import HepinfError as HepinfError
     from .core.likelihood import as_likelihood as as_likelihood
     from .core.results import Estimate as Estimate
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "binned.model": ("BinnedModel",),
     "binned.processes": ("Parameter", "Process", "Variation"),
+    "binned.simulated": ("Simulated",),
     "core.errors": ("HepinfError",),
     "core.likelihood": ("as_likelihood",),
     "core.results": ("Estimate",),
