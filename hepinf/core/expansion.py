@@ -7,7 +7,7 @@ __all__ = ['Exact', 'GaussNewton']
 
 # %% ../../nbs/01_core/08_expansion.ipynb #imports
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +35,9 @@ def cholesky(matrix: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(ok[..., None, None], factor, unit), ok
 
 # %% ../../nbs/01_core/08_expansion.ipynb #data-sets
+_T = TypeVar("_T", bound="_OfDataSets")
+
+
 @dataclass
 class _OfDataSets:
     "Tensors with one row for each data set, except those that all data sets share."
@@ -45,11 +48,11 @@ class _OfDataSets:
         "What has one row for each data set."
         return {name: x for name, x in vars(self).items() if name not in self._shared}
 
-    def rows(self, rows: Tensor) -> Self:
+    def rows(self: _T, rows: Tensor) -> _T:
         "The expansions of some data sets."
         return replace(self, **{name: x[rows] for name, x in self._parts().items()})
 
-    def where(self, better: Tensor, other: Self) -> Self:
+    def where(self: _T, better: Tensor, other: _T) -> _T:
         "These expansions where they are better, others elsewhere."
 
         def chosen(x: Tensor, y: Tensor) -> Tensor:
