@@ -24,8 +24,11 @@ def has_axes(hint: object) -> bool:
 
 def check(function):
     "A function whose arguments and result are checked in every call."
+    hints = getattr(function, "__annotations__", {})
+    # the name of a class that stands below, or that only a type checker imports, means nothing here
+    hints |= {name: typing.Any for name, hint in hints.items() if isinstance(hint, str)}
     checked = beartype(function, conf=CONF)
-    if not any(map(has_axes, getattr(function, "__annotations__", {}).values())):
+    if not any(map(has_axes, hints.values())):
         return checked
 
     @functools.wraps(function)
