@@ -45,8 +45,9 @@ def jaxtyped(typechecker=None):
     def decorate(member):
         if not inspect.isclass(member):
             return check(member)
-        if dataclasses.is_dataclass(member) and "__init__" in vars(member):
-            member.__init__ = check(member.__init__)
+        made = vars(member).get("__init__")
+        if dataclasses.is_dataclass(member) and made and not hasattr(made, "__wrapped__"):  # takes_arrays checks itself
+            member.__init__ = check(made)
         return member
 
     return decorate
