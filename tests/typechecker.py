@@ -22,11 +22,20 @@ def has_axes(hint: object) -> bool:
     return own or any(map(has_axes, typing.get_args(hint)))
 
 
+def has_name(hint: object) -> bool:
+    "Whether a type is only named, in itself or in what it contains: of a class that stands below or is not imported."
+    if isinstance(hint, str | typing.ForwardRef):
+        return True
+    parts = hint if isinstance(hint, list) else typing.get_args(hint)
+    return typing.get_origin(hint) is not typing.Literal and any(map(has_name, parts))
+
+
 def check(function):
     "A function whose arguments and result are checked in every call."
     hints = getattr(function, "__annotations__", {})
-    # the name of a class that stands below, or that only a type checker imports, means nothing here
-    hints |= {name: typing.Any for name, hint in hints.items() if isinstance(hint, str)}
+    hints |= {name: typing.Any for name, hint in hints.items() if has_name(hint)}
+    if inspect.isgeneratorfunction(function):
+        hints.pop("return", None)  # what it yields is checked where it is used
     checked = beartype(function, conf=CONF)
     if not any(map(has_axes, hints.values())):
         return checked
