@@ -1,7 +1,7 @@
 """Numbers that no change of the code's structure may change: everything here is compared with `golden/numbers.json`.
 
 A number that was meant to change is written anew by `python tests/test_golden.py --write`; the diff of the JSON file
-then shows what moved, and belongs into the same commit as the reason. The twelve runs of `hepinf sweep smoke` are
+then shows what moved, and belongs into the same commit as the reason. Four of the runs of `hepinf sweep smoke` are
 compared in `test_sweep.py`; `python tests/test_golden.py --sweep FOLDER` freezes those of a finished sweep.
 """
 
