@@ -20,7 +20,9 @@ from ..core.checks import index_of
 from ..core.errors import InputError
 
 # %% ../../nbs/09_summaries/11_smoothing.ipynb #bands
-def _bands(precision: Float[Tensor, "*batch bins"], strength: Float[Tensor, "*batch"]) -> tuple[Tensor, Tensor, Tensor]:
+def _bands(
+    precision: Float[Tensor, "*#batch bins"], strength: Float[Tensor, "*#batch"]
+) -> tuple[Tensor, Tensor, Tensor]:
     "The main diagonal of Q and the two below it; bins first."
     bins = precision.shape[-1]
     second = torch.zeros(bins - 2, bins, dtype=precision.dtype, device=precision.device)
@@ -185,7 +187,9 @@ def _from_the_same_events(mc: Simulated, variation: int) -> bool:
 def _chosen(process: Process, mc: Simulated, names: Sequence[str] | None) -> list[int]:
     "Positions of the variations to smooth. Raises: InputError for an unknown name, and for weights of the same events."
     known = list(process.variations)
-    positions = range(len(known)) if names is None else [index_of(known, name, "variation") for name in names]
+    positions = (
+        range(len(known)) if names is None else [index_of(known, name, "variation") for name in dict.fromkeys(names)]
+    )
     same = [j for j in positions if _from_the_same_events(mc, j)]
     if names is not None and same:
         raise InputError(
