@@ -6,11 +6,14 @@
 __all__ = []
 
 # %% ../../nbs/09_summaries/12_gram.ipynb #imports
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ..core.errors import InputError
 
 # %% ../../nbs/09_summaries/12_gram.ipynb #gram
 _CHUNK_EVENTS = 100_000  # events that are multiplied at a time
@@ -60,3 +63,10 @@ def few_events(
             worth = f"bin {where[0]} holds {float(count[where[0]]):.1f} effective simulated events"
             sentences.append(f"background {name!r}: {worth}{more}; merge bins or simulate more")
     return tuple(sentences)
+
+# %% ../../nbs/09_summaries/12_gram.ipynb #ratio
+def noise_ratio(mc: bool | float) -> float:
+    "Events of a sample per event of the templates; 0 for no noise. Raises: InputError."
+    if not 0 <= mc < math.inf:
+        raise InputError(f"mc: True, False or the ratio of the sizes of two samples is needed, not {mc}")
+    return float(mc)

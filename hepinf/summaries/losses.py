@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from .fisher import ExpectedUncertainty, information_matrix, sigma_mu, variance_at
-from .gram import few_events
+from .gram import few_events, noise_ratio
 from .histogram import softmax_bins, weighted_counts
 from .templates import Outputs, WeightMatrix, process_yields
 from ..train.networks import jvp
@@ -40,9 +40,8 @@ class SigmaMuLoss:
         ridge: float = 1e-6,  # keeps two strengths finite if all events collapse into one bin
     ):
         self.matrix, self.readout, self.statistical, self.ridge = matrix, readout, statistical, ridge
-        if not 0 <= mc < math.inf:
-            raise InputError(f"mc: True, False or a ratio of sizes of samples, not {mc}")
-        self.mc, self.unseen = float(mc), float(mc) * matrix.unseen if mc else None
+        self.mc = noise_ratio(mc)
+        self.unseen = self.mc * matrix.unseen if mc else None
 
     def templates(self, outputs: Sequence[Outputs]) -> Float[Tensor, "columns bins"]:
         "Templates of signals, backgrounds and slopes, float64."
@@ -50,15 +49,15 @@ class SigmaMuLoss:
 
     def squares(self, outputs: Sequence[Outputs]) -> Float[Tensor, "processes bins"]:
         "Sums of the squared weights of signals and backgrounds, float64; those of the sample that fills the templates."
-        nominal = [(y[:, 0], w[:, 0, : self.matrix.processes] ** 2, scale) for y, w, scale in outputs]
-        return self.mc * sum(scale * weighted_counts(self.readout(y), squares) for y, squares, scale in nominal)
+        nominal = ((self.readout(y[:, 0]), w[:, 0, : self.matrix.processes] ** 2, scale) for y, w, scale in outputs)
+        return self.mc * sum(scale * weighted_counts(members, squares) for members, squares, scale in nominal)
 
     def sigmas(self, outputs: Sequence[Outputs]) -> Float[Tensor, " signals"]:
         "The standard deviation of each strength."
         rows, signals, processes = self.templates(outputs), len(self.matrix.signals), self.matrix.processes
-        slopes = None if self.statistical else rows[processes:]
         noise = {"mc_variance": self.squares(outputs).sum(0), "unseen": self.unseen} if self.mc else {}
-        return sigma_mu(rows[:signals], rows[signals:processes].sum(0), slopes, ridge=self.ridge, **noise)
+        noise["slopes"] = None if self.statistical else rows[processes:]
+        return sigma_mu(rows[:signals], rows[signals:processes].sum(0), ridge=self.ridge, **noise)
 
     def of(self, outputs: Sequence[Outputs]) -> Float[Tensor, ""]:
         "The loss from outputs that were computed before."

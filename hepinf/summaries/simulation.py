@@ -60,7 +60,7 @@ def _require_labels(labels: Tensor, processes: Sequence[str]) -> None:
         if not bool((labels == c).any()):
             raise InputError(f"process {process!r} has no events")
 
-# %% ../../nbs/09_summaries/01_simulation.ipynb #arrays
+# %% ../../nbs/09_summaries/01_simulation.ipynb #table
 def _table(values: Any, where: str) -> Tensor:
     "Features of events in single precision. Raises: InputError for columns whose values it would merge."
     table = as_tensor(values, where)
@@ -81,7 +81,7 @@ def _table(values: Any, where: str) -> Tensor:
 
 _MAX_ROUNDING = 0.05  # of a standard deviation, by single precision
 
-
+# %% ../../nbs/09_summaries/01_simulation.ipynb #arrays
 def _shift(side: Any, where: str) -> Shift:
     "One side of a variation that moves events: the events, or the pair (events, weights)."
     if isinstance(side, tuple) and len(side) == 2:

@@ -198,7 +198,7 @@ def _chosen(process: Process, mc: Simulated, names: Sequence[str] | None) -> lis
         )
     return [j for j in positions if j not in same]
 
-# %% ../../nbs/09_summaries/11_smoothing.ipynb #smooth
+# %% ../../nbs/09_summaries/11_smoothing.ipynb #order
 def _order(order: Sequence[int] | None, bins: int) -> tuple[Tensor, Tensor]:
     "A permutation of the bins, and the way back."
     there = torch.arange(bins) if order is None else torch.as_tensor(list(order))
@@ -206,7 +206,7 @@ def _order(order: Sequence[int] | None, bins: int) -> tuple[Tensor, Tensor]:
         raise InputError(f"order: each of the bins 0 to {bins - 1} is needed once, not {list(order or ())!r:.60}")
     return there, there.argsort()
 
-
+# %% ../../nbs/09_summaries/11_smoothing.ipynb #smooth
 def smooth(
     process: Process,
     names: Sequence[str] | None = None,  # of the variations; None: all that are not weights of the nominal events
@@ -242,9 +242,5 @@ def smooth(
         known[j]: Variation(table[:, 1 + 2 * j], table[:, 2 + 2 * j], process.variations[known[j]].step)
         for j in positions
     }
-    return replace(
-        process,
-        variations={**process.variations, **new},
-        mc=Simulated(covariance, tuple(known), mc.unseen),
-        mc_weight=0.0,
-    )
+    remaining = Simulated(covariance, tuple(known), mc.unseen)
+    return replace(process, variations={**process.variations, **new}, mc=remaining)

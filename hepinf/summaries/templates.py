@@ -129,7 +129,7 @@ def process_yields(matrix: WeightMatrix) -> Float[Tensor, " processes"]:
             )
     return yields
 
-# %% ../../nbs/09_summaries/02_templates.ipynb #templates
+# %% ../../nbs/09_summaries/02_templates.ipynb #templates-parts
 _CHUNK_EVENTS = 100_000  # events that a rule sees at a time
 
 
@@ -164,7 +164,7 @@ def _simulated(
     gram = gram_matrix(where, weights, [used.index(k) for k in copies], bins)
     return Simulated(gram, tuple(names), unseen_weight(weights[:, 0]))
 
-
+# %% ../../nbs/09_summaries/02_templates.ipynb #templates
 def templates(
     simulation: Simulation,
     summary: Callable[[Tensor], Tensor],  # events (n, features) -> bin of each (n,), integers

@@ -214,7 +214,7 @@ def test_a_bin_that_hides_a_background_is_no_gain_with_its_noise():
     assert noisy["hidden"] > ideal["seen"]
     choice = choose_bins(lambda k: lambda x: (x[:, 0] * k).long().clamp(0, k - 1), hidden, ["s"], candidates=(1, 2, 4))
     assert choice.bins == 1 and choice.ok and choice.total[1] < choice.total[0]
-    with pytest.raises(InputError, match="mc: True, False or a ratio"):
+    with pytest.raises(InputError, match="mc: True, False or the ratio"):
         SigmaMuLoss(matrix, lambda m: m, mc=-1.0)
 
 
