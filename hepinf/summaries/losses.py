@@ -25,10 +25,7 @@ from ..train.networks import jvp
 
 # %% ../../nbs/09_summaries/08_losses.ipynb #sigma-loss
 class SigmaMuLoss:
-    """Sum of the expected standard deviations of all signal strengths.
-
-    Source: arXiv:2003.07186.
-    """
+    "Sum of the expected standard deviations of all signal strengths. Source: arXiv:2003.07186."
 
     def __init__(
         self,
