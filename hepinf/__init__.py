@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .flows.flow import coupling_flow as coupling_flow
     from .flows.flow import maf as maf
     from .infer.contours import contour as contour
+    from .infer.coverage import coverage as coverage
     from .infer.exclusion import exclusion as exclusion
     from .infer.goodness import goodness_of_fit as goodness_of_fit
     from .infer.grid import hypotest_grid as hypotest_grid
@@ -84,6 +85,7 @@ _HOMES = {
     "core.results": ("Estimate",),
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
     "infer.contours": ("contour",),
+    "infer.coverage": ("coverage",),
     "infer.exclusion": ("exclusion",),
     "infer.goodness": ("goodness_of_fit",),
     "infer.grid": ("hypotest_grid", "upper_limit_grid"),
@@ -118,8 +120,8 @@ __all__ = [
     "AmortisedPosterior", "BinnedModel", "Chains", "ConditionalFlow", "Coordinates", "Estimate", "FitResult", "Flow",
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
     "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
-    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "discovery",
-    "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest",
+    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "coverage",
+    "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest",
     "hypotest_grid", "impacts", "interval", "maf", "profile", "read_workspace", "scan", "upper_limit",
     "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",

@@ -67,7 +67,7 @@ class SimulatedModel:
     "The samples of a model, and how many expected events one of their simulated events stands for."
 
     compiled: CompiledModel
-    weights: Sequence[Float[Tensor, " bins"]]  # of each sample; 0: the template is exact
+    weights: Sequence[Tensor]  # of each sample (bins,); 0: the template is exact
     codes: tuple[str, str]  # interpolation of shapes and rates
     gammas: Sequence[int]  # parameters that stand for this noise in the fit
 

@@ -272,7 +272,7 @@ def coverage(
     model: Any,  # a BinnedModel, or its likelihood with other bounds or fixed parameters
     poi: str | None = None,  # None: the model's
     *,
-    truth: Mapping[str, float] | Float[Tensor, " parameters"] | None = None,  # None: nominal; by name: others nominal
+    truth: Mapping[str, float] | Sequence[float] | Tensor | None = None,  # None: nominal; by name: others nominal
     toys: int = 1000,
     nuisances: str = "auxiliary",  # measured anew around one truth; or "prior": the truth drawn from the constraints
     templates: str = "fixed",  # or simulated again, their variations "proportional" or "independent"
