@@ -222,11 +222,15 @@ def _bands(inside: Sequence[Bool[Tensor, " toys"]], levels: Sequence[float]) -> 
     return bands, said
 
 
-def summary(poi: str, toys: FittedToys, levels: Sequence[float], notes: tuple[str, ...] = ()) -> Coverage:
-    "What fitted toys say. Raises: InputError for a level outside of (0, 1), or if no toy could be fitted."
+def require_levels(levels: Sequence[float]) -> None:
+    "Refuse a level outside of (0, 1)."
     for level in levels:
         if not 0 < level < 1:
             raise InputError(f"levels: between 0 and 1, not {level}")
+
+
+def summary(poi: str, toys: FittedToys, levels: Sequence[float], notes: tuple[str, ...] = ()) -> Coverage:
+    "What fitted toys say. Raises: InputError if no toy has an error."
     good, two_sided = toys.fitted, toys.fitted & toys.error.isfinite()
     n, failed, one_sided = int(good.sum()), int((~good).sum()), int((good & ~two_sided).sum())
     if not two_sided.any():
@@ -287,5 +291,6 @@ def coverage(
     >>> from hepinf.workspaces.schema import example_workspace
     >>> hi.coverage(hi.BinnedModel.from_workspace(example_workspace()), "mu", toys=50, nuisances="prior")
     """
+    require_levels(levels)
     task = study(model, poi, truth, nuisances, templates, seed)
     return summary(task.poi, run_study(task, toys), levels, ensemble_notes(task, truth is None))

@@ -147,10 +147,11 @@ def run_coverage(args: argparse.Namespace) -> None:
     Raises: UsageError if it cannot be done, RunError if its file cannot be used.
     """
     from hepinf.binned.model import BinnedModel
-    from hepinf.infer.coverage import ensemble_notes, run_study, study, summary
+    from hepinf.infer.coverage import ensemble_notes, require_levels, run_study, study, summary
 
     workspace, truth = read_input(args.workspace), values_by_name(args.truth)
     try:
+        require_levels(args.levels)
         model = BinnedModel.from_workspace(workspace, measurement=args.measurement)
         task = study(model, args.poi, truth or None, args.nuisances, args.templates, args.seed)
         settings = {
