@@ -159,10 +159,8 @@ def run_command(
             print(text)
     elif args.command == "report":
         print(report_text(args))
-    elif args.command == "workspace":
-        run_workspace(args)
-    elif args.command == "coverage":
-        run_coverage(args)
+    elif args.command in ("workspace", "coverage"):
+        {"workspace": run_workspace, "coverage": run_coverage}[args.command](args)
     elif args.command == "check-device":
         print(check_text(args))
     else:
@@ -170,9 +168,6 @@ def run_command(
         print(run_summary(folder))
         if args.store:
             store(args.paper, folder)
-
-
-_CELLS = "cells that had finished are in the executed notebook"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -188,7 +183,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"hepinf: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        kept = "toys that had finished are in the file of -o, if there is one" if argv[0] == "coverage" else _CELLS
-        print(f"\nhepinf: interrupted; the {kept}", file=sys.stderr)
+        print(
+            "\nhepinf: interrupted; what had finished is in the executed notebook, or in the file of -o",
+            file=sys.stderr,
+        )
         return 130
     return 0

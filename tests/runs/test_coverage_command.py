@@ -147,4 +147,4 @@ def test_an_interruption_says_where_the_toys_are(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(library.Study, "chunk", interrupted)
     assert main("coverage ws.json -o out.json".split()) == 130
-    assert "the toys that had finished are in the file of -o" in capsys.readouterr().err
+    assert "what had finished is in the executed notebook, or in the file of -o" in capsys.readouterr().err
