@@ -146,7 +146,7 @@ def check_text(args: argparse.Namespace) -> str:
         raise RunError(f"{check!r}\n{len(check.problems)} problems, see above")
     return repr(check)
 
-# %% ../../nbs/15_runs/13_cli.ipynb #main
+# %% ../../nbs/15_runs/13_cli.ipynb #run-command
 def run_command(
     args: argparse.Namespace,
     extra: list[str],  # arguments for Snakemake
@@ -159,8 +159,10 @@ def run_command(
             print(text)
     elif args.command == "report":
         print(report_text(args))
-    elif args.command in ("workspace", "coverage"):
-        {"workspace": run_workspace, "coverage": run_coverage}[args.command](args)
+    elif args.command == "workspace":
+        run_workspace(args)
+    elif args.command == "coverage":
+        run_coverage(args)
     elif args.command == "check-device":
         print(check_text(args))
     else:
@@ -169,7 +171,7 @@ def run_command(
         if args.store:
             store(args.paper, folder)
 
-
+# %% ../../nbs/15_runs/13_cli.ipynb #main
 def main(argv: list[str] | None = None) -> int:
     "Run the command and return its exit status."
     argv = sys.argv[1:] if argv is None else argv
