@@ -71,7 +71,7 @@ def _histograms(
     for key in by_hypothesis[0]:
         effects = [MODIFIERS[key[1]].effect(modifiers[key]["data"]) for modifiers in by_hypothesis]
         if effects[0].shape is not None:
-            shapes[first[key[0]], 0.0, 1.0] = tensor([effect.shape for effect in effects]).transpose(0, 1)
+            shapes[first[key[0]]] = tensor([effect.shape for effect in effects]).transpose(0, 1)
         if effects[0].norm is not None:
             rates[first[key[0]]] = tensor([effect.norm for effect in effects]).T
     return Histograms(bins, tensor([sample["data"] for sample in samples]), shapes, rates, compiled_factors)

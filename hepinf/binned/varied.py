@@ -24,8 +24,6 @@ class Varied:
     nominal: Float[Tensor, "hypotheses cells"]
     shape_code: str
     shape_parameter: Int[Tensor, " features"]
-    centre: Float[Tensor, " features"]
-    step: Float[Tensor, " features"]
     linear: Float[Tensor, "hypotheses features cells"]  # B, events
     curved: Float[Tensor, "hypotheses features cells"]  # A, events
     rate_edge: float  # half width of the inner range of the rates
@@ -45,7 +43,7 @@ class Histograms:
 
     bin: Sequence[int]  # of all bins of the model
     nominal: Float[Tensor, "hypotheses bins"]
-    shapes: dict[tuple, Float[Tensor, "sides hypotheses bins"]]  # by parameter, centre, step: at alpha = -1 and +1
+    shapes: dict[int, Float[Tensor, "sides hypotheses bins"]]  # by parameter: templates at alpha = -1 and +1
     rates: dict[int, Float[Tensor, "sides hypotheses"]]  # by parameter: factors at alpha = -1 and +1
     factors: Sequence[Sequence[int]]  # for each factor its parameter in each bin
 
@@ -78,9 +76,8 @@ def compile_varied(samples: Sequence[Histograms], parameters: int, shape_code: s
 
     bins = whole([b for sample in samples for b in sample.bin])
     return Varied(
-        bins, nominal, shape_code, whole([p for p, _, _ in features]),
-        *(nominal.new_tensor([feature[k] for feature in features]) for k in (1, 2)),
-        linear, curved, RATE_CODES[rate_code], whole(rates), whole(rows), log, polynomials, index.to(nominal.device),
+        bins, nominal, shape_code, whole(features), linear, curved, RATE_CODES[rate_code], whole(rates), whole(rows),
+        log, polynomials, index.to(nominal.device),
     )  # fmt: skip
 
 # %% ../../nbs/07_binned/17_varied.ipynb #rates
@@ -121,8 +118,8 @@ class VariedTerms:
 
 
 def shape_table(v: Varied, which: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    "Templates T (points, cells) and their slopes in alpha by feature (points, features, cells)."
-    alpha, linear, curved = (theta[:, v.shape_parameter] - v.centre) / v.step, v.linear[which], v.curved[which]
+    "Templates T (points, cells) and their slopes by feature (points, features, cells)."
+    alpha, linear, curved = theta[:, v.shape_parameter], v.linear[which], v.curved[which]
     even, slope = (even_part(alpha, v.shape_code, order) for order in (0, 1))
     templates = v.nominal[which] + (alpha[:, None] @ linear)[:, 0] + (even[:, None] @ curved)[:, 0]
     return templates, torch.addcmul(linear, slope[..., None], curved)
@@ -145,7 +142,7 @@ def varied_terms(v: Varied, which: Tensor, theta: Tensor) -> VariedTerms:
     templates, by_feature = shape_table(v, which, theta)
     multiplier, first, second = varied_rates(v, which, theta)
     shape_slopes, logs = (theta.new_zeros(points, size + 1, len(v.bin)) for _ in range(2))
-    shape_slopes.index_add_(1, v.shape_parameter, by_feature / v.step[:, None])
+    shape_slopes[:, v.shape_parameter] = by_feature
     logs[:, v.rate_parameter] = first
     every = torch.arange(len(v.bin), device=theta.device)
     for index in v.factor_index:
@@ -156,7 +153,7 @@ def varied_terms(v: Varied, which: Tensor, theta: Tensor) -> VariedTerms:
 # %% ../../nbs/07_binned/17_varied.ipynb #curvature
 def varied_diagonal(v: Varied, which: Tensor, theta: Tensor, terms: VariedTerms, weights: Tensor) -> Tensor:
     "Weights (points, cells) times the second derivatives of shapes and rates alone (points, parameters)."
-    bent = even_part((theta[:, v.shape_parameter] - v.centre) / v.step, v.shape_code, 2) / v.step**2
+    bent = even_part(theta[:, v.shape_parameter], v.shape_code, 2)
     by_shape = (v.curved[which] @ (weights * terms.multiplier)[..., None])[..., 0] * bent
     by_rate = (terms.rate_second @ (weights * terms.cells)[..., None])[..., 0]
     diagonal = torch.zeros_like(theta).index_add_(1, v.shape_parameter, by_shape)

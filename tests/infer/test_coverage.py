@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hepinf as hi
-from hepinf.binned.ensembles import Ensemble
+from hepinf.binned.experiments import Ensemble
 from hepinf.infer.coverage import coverage, run_study, study
 from hepinf.workspaces.schema import example_workspace
 
