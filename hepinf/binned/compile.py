@@ -7,7 +7,7 @@ __all__ = ['INTERPOLATIONS']
 
 # %% ../../nbs/07_binned/08_compile.ipynb #imports
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -38,6 +38,7 @@ class CompiledModel:
     floor: float = 0.0
     clip: Clip = Clip()
     functions: Sequence[Expression] = ()  # they stand behind the parameters
+    form: str = "none"  # of the noise of the templates, see `hepinf.binned.simulated_yields`
 
 # %% ../../nbs/07_binned/08_compile.ipynb #processes
 INTERPOLATIONS = {"linear": "linear", "quadratic": "code2", "quadratic_taylor": "quadratic_taylor"}
@@ -53,19 +54,47 @@ def formulas_of(processes: Sequence[Process], parameters: Sequence[Parameter], f
 
 # %% ../../nbs/07_binned/08_compile.ipynb #processes-compile
 def compile_process(
-    process: Process, channel: int, position: Mapping[str, int], parameters: Sequence[Parameter], code: str
+    process: Process,
+    channel: int,
+    position: Mapping[str, int],
+    parameters: Sequence[Parameter],
+    code: str,
+    form: str = "none",
 ) -> CompiledSample:
-    "A process as a sample; `code` interpolates its shapes."
+    "A process as a sample; `code` interpolates its shapes, `form` is that of the noise of its templates."
     shapes = [
         CompiledShape(position[name], v.down, v.up, code, parameters[position[name]].nominal, v.step)
         for name, v in process.variations.items()
     ]
     factors = [[position[norm]] * len(process.template) for norm in process.norms]
-    return CompiledSample(channel, process.template, shapes, factors=factors, mc_weight=process.mc_weight)
+    sample = CompiledSample(channel, process.template, shapes, factors=factors, mc_weight=process.mc_weight)
+    if form == "none" or (simulated := process.simulated) is None:
+        return sample
+    return replace(sample, covariance=simulated.covariance.to(process.template.device), unseen=simulated.unseen)
+
+
+FORMS = ("none", "lite", "full")
+
+
+def noise_form(mc: str | None, processes: Sequence[Process], floor: float) -> str:
+    "How the noise of the templates enters. Raises: InputError for what cannot be had."
+    if mc is None:
+        mc = "full" if any(process.mc is not None for process in processes) else "none"
+    if mc not in FORMS:
+        raise InputError(unknown_name("mc", mc, FORMS))
+    if mc != "none" and all(process.simulated is None for process in processes):
+        raise InputError(f"mc='{mc}': no process says how well it was simulated; give Process(..., mc=Simulated(...))")
+    if mc != "none" and floor:
+        raise InputError(f"mc='{mc}': templates with a floor have no Gaussian noise; leave one of the two")
+    return mc
 
 
 def compile_processes(
-    processes: Sequence[Process], parameters: Sequence[Parameter], interpolation: str = "linear", floor: float = 0.0
+    processes: Sequence[Process],
+    parameters: Sequence[Parameter],
+    interpolation: str = "linear",
+    floor: float = 0.0,
+    mc: str | None = None,  # None: "full" where a process says how it was simulated
 ) -> CompiledModel:
     "The model of an analyst. Raises: InputError that names what is inconsistent."
     if interpolation not in INTERPOLATIONS:
@@ -75,12 +104,13 @@ def compile_processes(
     position = {name: k for k, name in enumerate([*(p.name for p in parameters), *formulas])}
     channels = list(dict.fromkeys(p.channel for p in processes))
     code = INTERPOLATIONS[interpolation]
-    samples = [compile_process(p, channels.index(p.channel), position, parameters, code) for p in processes]
+    form = noise_form(mc, processes, floor)
+    samples = [compile_process(p, channels.index(p.channel), position, parameters, code, form) for p in processes]
     norms = {norm for process in processes for norm in process.norms}
     scale = [p.nominal if p.nominal and p.name in norms else 1.0 for p in parameters] + [1.0] * len(formulas)
     bins, names = {p.channel: len(p.template) for p in processes}, [p.name for p in processes]
     functions = [Expression(formula) for formula in formulas]
-    return CompiledModel(samples, names, bins, list(parameters), scale, floor=floor, functions=functions)
+    return CompiledModel(samples, names, bins, list(parameters), scale, floor=floor, functions=functions, form=form)
 
 # %% ../../nbs/07_binned/08_compile.ipynb #codes
 def modifier_codes(settings: Mapping | None) -> tuple[str, str]:

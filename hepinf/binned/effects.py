@@ -51,6 +51,8 @@ class CompiledSample:
     rates: Sequence[CompiledRate] = ()
     factors: Sequence[Sequence[int]] = field(default_factory=list)  # for each factor its parameter in each bin
     mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+    covariance: Float[Tensor, "bins sources sources"] | None = None  # of the template, then down and up of each shape
+    unseen: float = 0.0  # expected events of one more simulated event
 
 # %% ../../nbs/07_binned/01_effects.ipynb #clip
 @dataclass(frozen=True)
@@ -108,10 +110,15 @@ class ShapeEffects:
         return len(self.parameter)
 
 
+def shape_keys(samples: Sequence[CompiledSample]) -> list[tuple[str, int, float, float]]:
+    "What tells the features apart: code, parameter, centre and step."
+    return sorted({(x.code, x.parameter, x.centre, x.step) for s in samples for x in s.shapes})
+
+
 def compile_shapes(samples: Sequence[CompiledSample], grid: Grid) -> ShapeEffects:
     "The shapes of all samples as two matrices."
     device = samples[0].template.device
-    keys = sorted({(x.code, x.parameter, x.centre, x.step) for s in samples for x in s.shapes})
+    keys = shape_keys(samples)
     position = {key: k for k, key in enumerate(keys)}
     linear = torch.zeros(len(keys), grid.cells, dtype=torch.float64, device=device)
     curved = torch.zeros_like(linear)

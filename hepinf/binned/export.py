@@ -79,6 +79,23 @@ def shape_modifiers(
         modifiers.append({"name": name, "type": "histosys", "data": data})
     return modifiers
 
+# %% ../../nbs/07_binned/09_export.ipynb #noise
+_FEW = 10.0  # effective events, below which a bin of a process has a Poisson constraint of its own
+
+
+def noise_modifiers(process: Process, per_unit: float) -> list[dict]:
+    "The modifiers for the finite simulation of a process."
+    if (simulated := process.simulated) is None:
+        return []
+    template, variance = process.template.detach().double(), simulated.variance
+    few = (variance > 0) & (template > 0) & (template**2 < _FEW * variance) & (process.mc is not None)
+    error, channel = variance.sqrt() * per_unit, process.channel
+    shared = {"name": f"mcstat_{channel}", "type": "staterror", "data": torch.where(few, 0.0, error).tolist()}
+    if not bool(few.any()):
+        return [shared]
+    name = f"mcstat_{channel}_{process.name}"
+    return [shared, {"name": name, "type": "shapesys", "data": torch.where(few, error, 0.0).tolist()}]
+
 # %% ../../nbs/07_binned/09_export.ipynb #settings
 def parameter_settings(processes: Sequence[Process], parameters: Sequence[Parameter]) -> list[dict]:
     "What the measurement says of the parameters."
@@ -111,9 +128,7 @@ def processes_to_workspace(
         modifiers, per_unit = norm_modifiers(process, by_name)
         modifiers += shape_modifiers(process, by_name, interpolation, per_unit)
         template = process.template.double()
-        if process.mc_weight:
-            error = (process.mc_weight * template).sqrt() * per_unit
-            modifiers.append({"name": f"mcstat_{process.channel}", "type": "staterror", "data": error.tolist()})
+        modifiers += noise_modifiers(process, per_unit)
         sample = {"name": process.name, "data": (template * per_unit).tolist(), "modifiers": modifiers}
         channels[process.channel].append(sample)
     split = counts.split([len(samples[0]["data"]) for samples in channels.values()])

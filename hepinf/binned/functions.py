@@ -94,7 +94,7 @@ class FunctionYields(PoissonYields):
 
     def __init__(self, inner: PoissonYields, functions: Functions):
         self.inner, self.functions = inner, functions
-        self.size = len(functions.parameters)
+        self.size, self.form = len(functions.parameters), inner.form
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":
@@ -108,6 +108,24 @@ class FunctionYields(PoissonYields):
     def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
         "Expected events of each bin."
         return self.inner(self.functions.extended(theta))
+
+    def profiled(self, theta: Float[Tensor, "*#batch parameters"], counts: Float[Tensor, "*#batch bins"]) -> Any:
+        "What the counts are compared with."
+        return self.inner.profiled(self.functions.extended(theta), counts)
+
+    def in_form(self, form: str) -> "FunctionYields":
+        "The same with another form of the noise of the templates."
+        return FunctionYields(self.inner.in_form(form), self.functions)
+
+    def variance(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
+        "Variance of the yields from the finite simulation, events squared."
+        return self.inner.variance(self.functions.extended(theta))
+
+    def expected_parts(self, theta: Tensor, guarded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        "As the method of this name in `hepinf.binned.simulated_yields`."
+        local = self.functions.local(theta)
+        slopes, half, total, noise = self.inner.expected_parts(local.phi, guarded)
+        return local.columns(slopes), local.columns(half), total, local.columns(local.columns(noise).mT)
 
     def pull_back(self, theta: Float[Tensor, "points parameters"], weigh: Callable[[Tensor], Tensor]) -> Tensor:
         "Sum over cells of given weights times the gradient of the yield of the cell (points, parameters)."

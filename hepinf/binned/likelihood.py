@@ -23,6 +23,7 @@ class BinnedData(LikelihoodBase):
     "Data bound to a model, one set or a batch: rows, copies and changes."
 
     separable = True
+    expected_data = False  # whether the data are exactly what some point expects
 
     def __init__(self, model: Any, counts: Tensor, auxdata: Tensor):
         self.model, self.counts, self.auxdata = model, counts, auxdata
@@ -33,6 +34,12 @@ class BinnedData(LikelihoodBase):
         self.batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
         # in blocks, Gauss-Newton costs no more than Newton
         self.rank = 0.0 if model.yields.in_blocks else float(counts.shape[-1])
+
+    @property
+    def rough(self) -> "BinnedLikelihood | None":
+        "What to fit first: the light form of the noise, since the full one levels off far from its maximum."
+        form = self.model.yields.form
+        return self._changed(model=self.model.with_noise("lite")) if form == "full" else None
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
@@ -86,11 +93,26 @@ class BinnedExperiment(BinnedData):
 
     def asimov(self, theta: Float[Tensor, "*batch parameters"]) -> "BinnedLikelihood":
         "The likelihood of the data that are expected at theta."
-        return self.with_data(self.model.expected(theta), self.model.expected_auxdata(theta))
+        data = self.with_data(self.model.expected(theta), self.model.expected_auxdata(theta))
+        return data._changed(expected_data=True)
 
     def toys(self, theta: Float[Tensor, "*batch parameters"], seed: Seed = 0) -> "BinnedLikelihood":
         "The likelihood of one simulated data set for each theta."
-        return self.with_data(*self.model.sample(theta, seed=seed))
+        return self.with_data(*self.model.sample(theta, seed=seed))._changed(expected_data=False)
+
+    @property
+    def has_sandwich(self) -> bool:
+        "Whether the error of an estimate is not that of the curvature, see `sandwich`."
+        return self.model.yields.form == "full"
+
+    @torch.no_grad()
+    def sandwich(self, theta: Float[Tensor, "data parameters"]) -> tuple[Tensor, Tensor]:
+        "H and B of the error H^-1 B H^-1 (data, parameters, parameters): of the data, or on average if they are Asimov's."
+        if self.expected_data:
+            expected = self.model.expected_information(theta)
+            return expected.information, expected.score
+        hessian = self.model.derivatives(theta, self.counts, self.auxdata)[2]
+        return -hessian, self.model.score_covariance(theta, self.counts, self.auxdata)
 
 # %% ../../nbs/07_binned/12_likelihood.ipynb #class
 class BinnedLikelihood(BinnedExperiment):

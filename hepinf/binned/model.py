@@ -6,6 +6,7 @@
 __all__ = ['BinnedModel']
 
 # %% ../../nbs/07_binned/14_model.ipynb #imports
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,8 +34,9 @@ from hepinf.binned.poisson import (
     rows_at_once,
     total_deviance,
 )
-from .predictions import Predictions, impossible_data, negative_yield
+from .predictions import impossible_data, negative_yield
 from .processes import Parameter, Process
+from .sandwich import SimulatedPredictions
 from ..core.arrays import as_tensor
 from ..core.errors import InputError
 from ..core.expansion import Arrow
@@ -62,7 +64,7 @@ def require_values(what: str, values: Tensor, bad: Tensor, label: Callable[[int]
         raise InputError(f"{what} {label(k)}{data_set}: {value} is no measurement")
 
 # %% ../../nbs/07_binned/14_model.ipynb #density
-class LogLikelihood(Predictions):
+class LogLikelihood(SimulatedPredictions):
     "Predictions that are compared with data."
 
     def log_prob(
@@ -74,7 +76,7 @@ class LogLikelihood(Predictions):
         "log L, all constants included (pyhf's `logpdf`); minus infinity where an expected yield is negative."
         counts, auxdata = self._measured(counts, auxdata)
         theta = self._checked_theta(theta)
-        return log_likelihood(self.yields(theta), theta, counts, auxdata, self.constraints)
+        return log_likelihood(self.yields.profiled(theta, counts), theta, counts, auxdata, self.constraints)
 
     def derivatives(self, theta: Tensor, counts: Tensor, auxdata: Tensor | None = None, order: int = 2) -> tuple:
         "log L (*batch,), gradient (*batch, parameters) and, at order 2, Hessian; exact, without autograd."
@@ -123,7 +125,7 @@ class MeasuredModel(BlockLikelihood):
         "2 log of the likelihood ratio to exact predictions: counts (*batch,), auxiliary data (*batch, constraints)."
         counts, auxdata = self._measured(counts, auxdata)
         theta = self._checked_theta(theta)
-        return total_deviance(self.yields(theta), theta, counts, auxdata, self.constraints)
+        return total_deviance(self.yields.profiled(theta, counts), theta, counts, auxdata, self.constraints)
 
     def constraint_measurements(self, auxdata: Float[Tensor, "*batch constraints"]) -> tuple[Tensor, Tensor]:
         "Auxiliary measurements as values of their parameters (*batch, constraints), and the widths of these."
@@ -210,6 +212,17 @@ class DescribedModel(MeasuredModel):
         return str(self.table())
 
 # %% ../../nbs/07_binned/14_model.ipynb #workspace-of
+def warn_of_noise(model: DescribedModel, poi: str) -> None:
+    "Say by how much the errors of a workspace fall short of those of the model that it is made from."
+    expected, k = model.expected_information(model.nominal), model.index(poi)
+    full, lite = (float(v[k, k]) ** 0.5 for v in (expected.covariance, torch.linalg.inv(expected.curvature)))
+    warnings.warn(
+        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with it "
+        f"a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
+        stacklevel=4,
+    )
+
+
 def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | None) -> dict:
     "The workspace of a model, see `BinnedModel.to_workspace`."
     bins = model.yields.bins
@@ -219,6 +232,8 @@ def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | Non
         if poi is None:
             raise InputError("poi: name the parameter of interest, an unconstrained norm")
         counts = model.asimov() if counts is None else counts
+        if model.mc == "full":
+            warn_of_noise(model, poi)
         return processes_to_workspace(model.processes, model.parameters, model.interpolation, poi, counts.double())
     if poi is not None:
         model.index(poi)
@@ -253,8 +268,9 @@ class BinnedModel(DescribedModel):
         *,
         interpolation: str = "linear",  # of the templates, one of `hepinf.binned.compile.INTERPOLATIONS`
         floor: float = 0.0,  # what is left of a template at least, as a fraction; 0: shapes may make it negative
+        mc: str | None = None,  # noise of the templates: "none", "lite", "full"; None: "full" where a process has `mc`
     ):
-        super().__init__(compile_processes(processes, parameters, interpolation, floor))
+        super().__init__(compile_processes(processes, parameters, interpolation, floor, mc))
         self.processes, self.interpolation, self.floor = list(processes), interpolation, floor
 
     @classmethod

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 from .blocks import BlockYields, poisson_arrow
 from .constraints import Constraints, constraint_slopes, expected_auxdata
 from .derivatives import PoissonYields
+from .profiled import ProfiledBins
 
 # %% ../../nbs/07_binned/06_poisson.ipynb #terms
 def poisson_log_prob(nu: Float[Tensor, "*#batch"], n: Float[Tensor, "*#batch"]) -> Float[Tensor, "*#batch"]:
@@ -29,27 +30,36 @@ def poisson_deviance(nu: Float[Tensor, "*#batch"], n: Float[Tensor, "*#batch"]) 
     return 2 * (nu - n + torch.xlogy(n, n) - torch.xlogy(n, torch.where(n > 0, nu, 1.0)))
 
 # %% ../../nbs/07_binned/06_poisson.ipynb #log-likelihood
-def log_likelihood(nu: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor, constraints: Constraints) -> Tensor:
+def _with_penalty(nu: Tensor | ProfiledBins) -> tuple[Tensor, Tensor | float]:
+    "Yields (*batch, bins), and what their templates cost (*batch,)."
+    return (nu.nu, nu.penalty) if isinstance(nu, ProfiledBins) else (nu, 0.0)
+
+
+def log_likelihood(
+    nu: Tensor | ProfiledBins, theta: Tensor, counts: Tensor, auxdata: Tensor, constraints: Constraints
+) -> Tensor:
     "log L (*batch,) from the yields (*batch, bins)."
+    nu, penalty = _with_penalty(nu)
     value = theta[..., constraints.parameter]
     rate = constraints.tau * value[..., constraints.counted]
     pull = (value[..., constraints.normal] - auxdata[..., constraints.normal]) / constraints.sd
     main = poisson_log_prob(nu, counts)
     counted = poisson_log_prob(rate, auxdata[..., constraints.counted])
     normal = -0.5 * pull**2 - torch.log(constraints.sd * math.sqrt(2 * math.pi))
-    total = main.sum(-1) + counted.sum(-1) + normal.sum(-1)
+    total = main.sum(-1) - penalty + counted.sum(-1) + normal.sum(-1)
     return torch.where((nu < 0).any(-1) | (rate < 0).any(-1), -math.inf, total)
 
 
 def total_deviance(
-    nu: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor, constraints: Constraints
+    nu: Tensor | ProfiledBins, theta: Tensor, counts: Tensor, auxdata: Tensor, constraints: Constraints
 ) -> tuple[Tensor, Tensor]:
-    "Deviance of the counts (*batch,) and of each auxiliary measurement (*batch, constraints)."
+    "Deviance of the counts, with what templates cost (*batch,), and of each auxiliary measurement (*batch, constraints)."
+    nu, penalty = _with_penalty(nu)
     expected, measured = expected_auxdata(constraints, theta), constraints.measured
     pull = (auxdata - expected) / torch.ones_like(measured).index_copy(0, constraints.normal, constraints.sd)
     counted = torch.zeros_like(measured, dtype=torch.bool).index_fill(0, constraints.counted, True)
     auxiliary = torch.where(counted, poisson_deviance(torch.where(counted, expected, 1.0), auxdata), pull**2)
-    return poisson_deviance(nu, counts).sum(-1), auxiliary
+    return poisson_deviance(nu, counts).sum(-1) + 2 * penalty, auxiliary
 
 # %% ../../nbs/07_binned/06_poisson.ipynb #derivatives
 def gradient_terms(

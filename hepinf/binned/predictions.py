@@ -17,6 +17,7 @@ from .compile import CompiledModel
 from .constraints import compile_constraints, expected_auxdata, fluctuated
 from .derivatives import PoissonYields
 from .functions import Functions, FunctionYields
+from .simulated_yields import SimulatedYields
 from ..core.arrays import as_tensor
 from ..core.checks import unknown_name
 from ..core.errors import InputError
@@ -36,8 +37,12 @@ class NamedParameters:
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
         settings = (compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
+        noisy = SimulatedYields(*settings[:4], compiled.form) if compiled.form != "none" else None
         if compiled.functions:
-            self.yields = FunctionYields(PoissonYields(*settings), Functions(compiled.functions, self.parameter_names))
+            inner = PoissonYields(*settings) if noisy is None else noisy
+            self.yields = FunctionYields(inner, Functions(compiled.functions, self.parameter_names))
+        elif noisy is not None:
+            self.yields = noisy
         else:
             self.yields = PoissonYields(*settings) if compiled.clip else compile_yields(*settings)
             self.yields.clip = compiled.clip

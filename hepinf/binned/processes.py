@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .simulated import Simulated
 from ..core.arrays import takes_arrays
 from ..core.checks import require_finite, unknown_name
 from ..core.errors import InputError
@@ -94,6 +95,7 @@ class Process:
     variations: Mapping[str, Variation] = field(default_factory=dict)  # by parameter name
     channel: str = "summary"  # histograms of different channels do not share bins
     mc_weight: float = 0.0  # expected events per simulated event; 0: simulated without end
+    mc: Simulated | None = None  # what the simulation leaves uncertain in the templates; None: nothing, or `mc_weight`
 
     def __post_init__(self):
         object.__setattr__(self, "template", as_template(f"process {self.name!r}", self.template))
@@ -102,6 +104,16 @@ class Process:
     def norms(self) -> tuple[str, ...]:
         "The parameters and formulas that scale it."
         return () if self.norm is None else (self.norm,) if isinstance(self.norm, str) else tuple(self.norm)
+
+    @property
+    def simulated(self) -> Simulated | None:
+        "`mc` in the order of the variations, or what `mc_weight` stands for: events of one weight, varied together."
+        if self.mc is not None:
+            return self.mc.restricted(tuple(self.variations))
+        if not self.mc_weight:
+            return None
+        errors = (self.mc_weight * self.template.detach().double().clamp_min(0)).sqrt()
+        return Simulated.proportional(self.template.detach().double(), errors, self.variations, unseen=self.mc_weight)
 
 # %% ../../nbs/07_binned/07_processes.ipynb #norm
 def norm_function(where: str, norm: str, parameters: Mapping[str, Parameter]) -> Expression | None:
@@ -142,6 +154,20 @@ def require_template(where: str, template: Tensor, bins: int, signed: bool = Fal
         raise InputError(f"{where}: negative expected yield {float(template[k]):.4g} in bin {k}")
 
 # %% ../../nbs/07_binned/07_processes.ipynb #check
+def require_simulated(where: str, process: Process, bins: int) -> None:
+    "Refuse a covariance that is not that of the templates of a process."
+    mc = process.mc
+    if process.mc_weight:
+        raise InputError(f"{where}: mc and mc_weight say the same; give one of them")
+    if len(mc.covariance) != bins:
+        raise InputError(f"{where}, mc: the covariance has {len(mc.covariance)} bins, the template {bins}")
+    if missing := [name for name in process.variations if name not in mc.variations]:
+        raise InputError(
+            f"{where}, mc: the covariance says nothing of the variation {missing[0]!r}: was it made from the same events "
+            "(Simulated.proportional) or simulated by itself (Simulated.independent)?"
+        )
+
+
 def require_process(process: Process, parameters: Mapping[str, Parameter], bins: int) -> None:
     "Refuse a process with unknown parameters or wrong templates."
     where = f"process {process.name!r}"
@@ -152,6 +178,8 @@ def require_process(process: Process, parameters: Mapping[str, Parameter], bins:
             raise InputError(f"{where}: the nominal value of its norm {norm!r} is 0")
     if not 0 <= process.mc_weight < math.inf:
         raise InputError(f"{where}: mc_weight must be 0 or more, got {process.mc_weight}")
+    if process.mc is not None:
+        require_simulated(where, process, bins)
     templates = {"template": process.template}
     for name, variation in process.variations.items():
         templates |= {f"{name} down": variation.down, f"{name} up": variation.up}

@@ -49,7 +49,7 @@ class StackedNames:
     def rows_of(self, terms: Callable, theta: Tensor, *data: Tensor) -> tuple:
         "Terms of (tables, which, theta, ...) of a batch of points, some rows at a time."
         batch = torch.broadcast_shapes(theta.shape[:-1], self.which.shape, *(x.shape[:-1] for x in data))
-        flat = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in (theta, *data)]
+        flat = [x.expand(*batch, x.shape[-1]).reshape(batch.numel(), x.shape[-1]) for x in (theta, *data)]
         which = self.which.expand(batch).reshape(-1)
         pieces = zip(which.split(self.rows), *(x.split(self.rows) for x in flat))
         whole = [torch.cat(part) for part in zip(*(terms(self.tables, *piece) for piece in pieces))]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .model import BinnedModel
 from .processes import Parameter, Process, Variation
+from .simulated import Simulated
 from ..core.errors import InputError
 from ..stats.priors import Normal, Poisson
 
@@ -53,6 +54,9 @@ def pack_process(process: Process) -> tuple[list[Tensor], dict[str, Any]]:
         templates += [variation.down, variation.up]
     steps = {name: variation.step for name, variation in process.variations.items()}
     content = {"name": process.name, "norms": list(process.norms), "channel": process.channel}
+    if process.mc is not None:
+        templates.append(process.mc.covariance.flatten())
+        content |= {"mc": {"variations": list(process.mc.variations), "unseen": process.mc.unseen}}
     return templates, content | {"mc_weight": process.mc_weight, "bins": len(process.template), "steps": steps}
 
 
@@ -61,7 +65,19 @@ def unpack_process(templates: Iterator[Tensor], content: Mapping[str, Any]) -> P
     template = next(templates)
     variations = {name: Variation(next(templates), next(templates), step) for name, step in content["steps"].items()}
     norms, channel, weight = tuple(content["norms"]), content["channel"], content["mc_weight"]
-    return Process(content["name"], template, norms, variations, channel, weight)
+    mc = None
+    if "mc" in content:
+        size = 1 + 2 * len(content["mc"]["variations"])
+        covariance = next(templates).reshape(len(template), size, size)
+        mc = Simulated(covariance, tuple(content["mc"]["variations"]), content["mc"]["unseen"])
+    return Process(content["name"], template, norms, variations, channel, weight, mc)
+
+
+def lengths_of(content: Mapping[str, Any]) -> list[int]:
+    "How many numbers each of the tensors of a process has."
+    sources = 1 + 2 * len(content["steps"])
+    noise = [content["bins"] * (1 + 2 * len(content["mc"]["variations"])) ** 2] if "mc" in content else []
+    return [content["bins"]] * sources + noise
 
 # %% ../../nbs/07_binned/15_storage.ipynb #pack
 def pack_model(model: BinnedModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -77,6 +93,7 @@ def pack_model(model: BinnedModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "parameters": [pack_parameter(parameter) for parameter in model.parameters],
         "interpolation": model.interpolation,
         "floor": model.floor,
+        "mc": model.mc,
     }
     return {"templates": torch.cat(rows)}, content
 
@@ -89,10 +106,11 @@ def unpack_model(
         settings = {key: content[key] for key in ("measurement", "poi", "modifier_settings")}
         settings |= {key: content.get(key) for key in ("clip_samples", "clip_bins")}
         return BinnedModel.from_workspace(content["workspace"], device=device, **settings)
-    lengths = [p["bins"] for p in content["processes"] for _ in range(1 + 2 * len(p["steps"]))]
+    lengths = [length for process in content["processes"] for length in lengths_of(process)]
     if sum(lengths) != len(tensors["templates"]):
         raise InputError(f"{len(tensors['templates'])} numbers for templates with {sum(lengths)} bins")
     rows = iter(tensors["templates"].to(device).split(lengths))
     processes = [unpack_process(rows, entry) for entry in content["processes"]]
     parameters = [unpack_parameter(entry) for entry in content["parameters"]]
-    return BinnedModel(processes, parameters, interpolation=content["interpolation"], floor=content["floor"])
+    options = {name: content[name] for name in ("interpolation", "floor", "mc") if name in content}
+    return BinnedModel(processes, parameters, **options)

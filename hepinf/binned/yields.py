@@ -9,6 +9,7 @@ __all__ = ['Yields']
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -94,7 +95,7 @@ class YieldTables:
 class Yields(YieldTables):
     "Expected events of all cells; float64, on the device of the templates."
 
-    clip = Clip()
+    clip, form = Clip(), "none"  # of the noise of the templates
 
     def __init__(
         self,
@@ -126,6 +127,10 @@ class Yields(YieldTables):
         "Expected events of each bin."
         nu = self.by_cell(theta).sum(-2)
         return nu if self.clip.bins is None else nu.clamp_min(self.clip.bins)
+
+    def profiled(self, theta: Float[Tensor, "*#batch parameters"], counts: Float[Tensor, "*#batch bins"]) -> Any:
+        "What the counts are compared with: the yields, or those of the best templates where these are uncertain."
+        return self(theta)
 
     def mc_variance(self, cells: Float[Tensor, "*batch slots bins"]) -> Float[Tensor, "*batch bins"]:
         "Variance of the expected events of each bin from the finite simulated samples: sum of (cell / template)^2 w t."

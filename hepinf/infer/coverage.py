@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..binned.ensembles import Ensemble
+from ..binned.experiments import Ensemble
 from ..binned.likelihood import BinnedLikelihood
 from ..binned.model import BinnedModel
 from ..binned.predictions import negative_yield

@@ -34,6 +34,7 @@ class HypotestResult(Result):
     cls: Float[Tensor, "*batch"]
     cls_expected: Float[Tensor, "*batch 5"]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[list[str]]:
         "One row for each strength and data set."
@@ -71,6 +72,10 @@ class Asymptotic:
         "t from q and sqrt(q_A). Source: arXiv:1007.1727, eq. 65 and 66."
         t = q.sqrt() - root
         return torch.where(t > 0, (q - root**2) / (2 * root), t) if self.statistic == "qtilde" else t
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.observed.scale.notes
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -170,7 +175,7 @@ def hypotest_by_toys(
     cls = torch.stack([point.cls for point in points]).reshape(*mu.shape, 6)
     nothing = f"none of {toys} background toys reaches the data: CLs has no value there"
     problems = gather(simulated.problems, nothing if bool((p_background == 0).any()) else "")
-    return HypotestResult(mu, q, p, p_background, cls[..., 0], cls[..., 1:], problems)
+    return HypotestResult(mu, q, p, p_background, cls[..., 0], cls[..., 1:], problems, simulated.test.scale.notes)
 
 # %% ../../nbs/08_infer/11_hypotest.ipynb #hypotest
 def hypotest(
@@ -210,7 +215,7 @@ def hypotest(
     bands = torch.arange(2.0, -3.0, -1.0, dtype=torch.float64, device=mu.device)
     expected = cls_from_t(bands.expand(*root.shape, 5), root[..., None])[2]
     problems = gather(test.problems, test.observed.last.bound_problems)
-    return HypotestResult(mu.expand(q.shape), q, p, background, cls, expected, problems)
+    return HypotestResult(mu.expand(q.shape), q, p, background, cls, expected, problems, test.notes)
 
 # %% ../../nbs/08_infer/11_hypotest.ipynb #discovery
 @dataclass(frozen=True, repr=False)
@@ -222,6 +227,7 @@ class DiscoveryResult(Result):
     significance: Float[Tensor, "*batch"]  # standard deviations, one-sided
     significance_expected: Float[Tensor, "*batch"]  # for a signal of strength 1
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def discovery(
@@ -247,9 +253,9 @@ def discovery(
     q, _, root = test(torch.zeros((), dtype=torch.float64, device=likelihood.start.device))
     problems = gather(test.problems, test.observed.last.bound_problems)
     if toys is None:
-        return DiscoveryResult(q, norm_cdf(-q.sqrt()), q.sqrt(), root, problems)
+        return DiscoveryResult(q, norm_cdf(-q.sqrt()), q.sqrt(), root, problems, test.notes)
     by_toys = hypotest_by_toys(likelihood, torch.zeros_like(q), poi, "q0", toys, seed)
     nothing = f"none of {toys} toys reaches the data: p0 is below {1 / toys:.1g}" if float(by_toys.p) == 0 else ""
     # a deficit has q0 = 0, which every toy reaches: p0 = 1, and no evidence is a significance of 0
     significance = (-torch.special.ndtri(by_toys.p)).clamp_min(0)
-    return DiscoveryResult(q, by_toys.p, significance, root, gather(problems, by_toys, nothing))
+    return DiscoveryResult(q, by_toys.p, significance, root, gather(problems, by_toys, nothing), test.notes)

@@ -23,7 +23,7 @@ from ..core.protocols import Likelihood
 from ..core.results import Result, gather
 from ..core.tables import number
 from .mle import fit as maximise
-from .result import BoundReached, FitResult, bound_sentences
+from .result import BoundReached, FitResult, bound_sentences, threshold_scale
 from .roots import falling_root
 
 # %% ../../nbs/08_infer/05_intervals.ipynb #free-fit
@@ -205,6 +205,7 @@ class Interval(Result):
     low: Float[Tensor, "*batch"]
     high: Float[Tensor, "*batch"]
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.value.dim():
@@ -288,10 +289,12 @@ def interval(
     fit = free_fit(likelihood, fit)
     k = free_position(fit, poi)
     search = _EndSearch(likelihood, fit, k)
-    target = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64, device=fit.theta.device))
+    sigmas = torch.special.ndtri(torch.tensor((1 + level) / 2, dtype=torch.float64, device=fit.theta.device))
+    scale = threshold_scale(fit, poi)
     error, room = _distances(fit, k)
-    zero = torch.zeros_like(room)
-    root = falling_root(lambda d: target - search.root(d), zero, zero + target, target * error, room, tolerance=1e-6)
+    zero, target = torch.zeros_like(room), sigmas * scale.root[..., None]
+    root = falling_root(lambda d: target - search.root(d), zero, zero + target, sigmas * error, room, tolerance=1e-6)
     ends = search.value(root.at)
-    said = (_missing_end(poi, ends, target), search.local_maximum, *_ends_at_bounds(fit, k, root.at_end))
-    return Interval(poi, level, fit.theta[..., k], *ends.unbind(-1), gather(fit, search.problems, *said))
+    said = (_missing_end(poi, ends, sigmas), search.local_maximum, *_ends_at_bounds(fit, k, root.at_end), scale.problem)
+    found = gather(fit, search.problems, *said)
+    return Interval(poi, level, fit.theta[..., k], *ends.unbind(-1), found, scale.notes)

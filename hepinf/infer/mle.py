@@ -180,6 +180,14 @@ def _along_walls(task: _Task, ascent: Ascent, tolerance: float, iterations: int)
 _FIRST = 50  # iterations before walls are looked for
 
 
+def _near_rough(task: _Task, tolerance: float, iterations: int) -> _Task:
+    "The same fits, started where those of a simpler likelihood ended."
+    near = _by_stages(replace(task, likelihood=task.likelihood.rough), max(tolerance, 1e-2), iterations)
+    done, free = (near.status == Status.CONVERGED)[:, None], task.free
+    theta = torch.where(done, near.theta[:, free], task.theta.detach()[:, free])
+    return replace(task, theta=task.theta.index_copy(1, free, theta))
+
+
 def _by_stages(task: _Task, tolerance: float, iterations: int) -> Ascent:
     "Newton's method with a look for walls in between."
     first = min(iterations, _FIRST) if task.likelihood.separable else iterations
@@ -239,6 +247,8 @@ def fit(
     by_newton = method == "newton" or (method == "auto" and (likelihood.separable or len(task.free) <= 300))
     if not len(task.free):
         ascent = _evaluated(task)
+    elif by_newton and getattr(task.likelihood, "rough", None) is not None:
+        ascent = _by_stages(_near_rough(task, tolerance, iterations), tolerance, iterations)
     elif by_newton:
         ascent = _by_stages(task, tolerance, iterations)
     else:
@@ -257,6 +267,9 @@ def _result(task: _Task, ascent: Ascent, likelihood: Likelihood) -> FitResult:
             return -task.likelihood.take(rows).quadratic(fitted[rows], parameters).curvature
         return -task.likelihood.quadratic(fitted, parameters).curvature[rows]
 
+    def sandwich(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return task.likelihood.take(rows).sandwich(fitted[rows])
+
     def impossible(row: int) -> str:
         "Why the data of a row cannot be had where its fit ended."
         return task.likelihood.take(every[row : row + 1]).impossible(fitted[row].detach())
@@ -274,4 +287,5 @@ def _result(task: _Task, ascent: Ascent, likelihood: Likelihood) -> FitResult:
         ascent.edm.reshape(shape), ascent.iterations.reshape(shape), at_bound.reshape(*shape, size),
         task.still.reshape(*shape, size), likelihood.bounds, list(likelihood.names), ascent.status.reshape(shape),
         hessian, constraints, likelihood.origins, impossible,
+        sandwich if getattr(likelihood, "has_sandwich", False) else None,
     )  # fmt: skip

@@ -8,7 +8,7 @@ __all__ = ['FitResult']
 # %% ../../nbs/08_infer/03_result.ipynb #imports
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -26,8 +26,9 @@ def _covariance(
     hessian: Float[Tensor, "rows parameters parameters"],
     fixed: Bool[Tensor, "rows parameters"],
     at_bound: Bool[Tensor, "rows parameters"],
+    score: Float[Tensor, "rows parameters parameters"] | None = None,  # B; None: -H
 ) -> Float[Tensor, "rows parameters parameters"]:
-    "Inverse of -H: 0 for fixed parameters, NaN at a bound and where -H is not positive definite."
+    "Inverse of -H, or H^-1 B H^-1: 0 for fixed parameters, NaN at a bound and where -H is not positive definite."
     still = at_bound | fixed
     matrix = -hessian * ~(still[:, :, None] | still[:, None, :])
     matrix.diagonal(dim1=1, dim2=2)[still] = 1.0
@@ -36,6 +37,7 @@ def _covariance(
     unit = torch.eye(factor.shape[1], dtype=factor.dtype, device=factor.device)
     inverse = torch.cholesky_inverse(torch.where(bad[:, None, None], unit, factor))
     inverse.diagonal(dim1=1, dim2=2)[still] = 0.0
+    inverse = inverse if score is None else inverse @ score @ inverse
     inverse = torch.where(at_bound[:, :, None] | at_bound[:, None, :], math.nan, inverse)
     return torch.where(bad[:, None, None], math.nan, inverse)
 
@@ -132,6 +134,7 @@ class FitResult(Result):
     constraints: tuple[Tensor, Tensor] | None = field(default=None, repr=False)  # centres and widths, NaN for none
     origins: Mapping[str, str] = field(default_factory=dict, repr=False)  # who set the bounds, see `Likelihood`
     impossible: Callable[[int], str] = field(default=lambda row: "", repr=False)  # why the data of a row cannot be had
+    sandwich: Callable | None = field(default=None, repr=False)  # rows -> H, B of the error H^-1 B H^-1; None: by -H
 
     def index(self, name: str) -> int:
         "Position of a parameter. Raises: InputError with the nearest name."
@@ -150,6 +153,13 @@ class FitResult(Result):
     def _covariances(self, rows: Tensor) -> Tensor:
         "Covariance matrices of some rows of the flattened batch."
         fixed, at_bound = (x.reshape(-1, len(self.names))[rows] for x in (self.fixed, self.at_bound))
+        if self.sandwich is None:
+            return _covariance(self.hessian(rows), fixed, at_bound)
+        curvature, score = self.sandwich(rows)
+        return _covariance(-curvature, fixed, at_bound, score)
+
+    def _curvature_covariances(self, rows: Tensor) -> Tensor:
+        fixed, at_bound = (x.reshape(-1, len(self.names))[rows] for x in (self.fixed, self.at_bound))
         return _covariance(self.hessian(rows), fixed, at_bound)
 
     def _chunks(self) -> list[Tensor]:
@@ -167,6 +177,20 @@ class FitResult(Result):
         "Parabolic errors, without keeping the covariance matrices."
         parts = [self._covariances(rows).diagonal(dim1=1, dim2=2).sqrt() for rows in self._chunks()]
         return torch.cat(parts).reshape(self.theta.shape)
+
+    @cached_property
+    def curvature_error(self) -> Float[Tensor, "*batch parameters"]:
+        "Errors from the curvature alone; `error` is larger where simulated templates fluctuate."
+        parts = [self._curvature_covariances(rows).diagonal(dim1=1, dim2=2).sqrt() for rows in self._chunks()]
+        return torch.cat(parts).reshape(self.theta.shape)
+
+    def inflation(self, name: str) -> Float[Tensor, "*batch"]:
+        "Error of a parameter over that of the curvature, by which a likelihood ratio misleads; 1 without noise."
+        if self.sandwich is None:
+            return torch.ones_like(self.log_prob.detach())
+        k = self.index(name)
+        free = replace(self, at_bound=self.at_bound & (torch.arange(len(self.names), device=self.theta.device) != k))
+        return (free.error / free.curvature_error)[..., k]
 
     @property
     def correlation(self) -> Float[Tensor, "*batch parameters parameters"]:
@@ -248,3 +272,26 @@ class FitResult(Result):
         pull = math.nan if self.constraints is None else float(self.pulls[k].detach())
         shown = number(float(self.error[k].detach())) if error is None else error
         return [self.names[k], number(float(self.theta[k].detach())), shown, "" if math.isnan(pull) else f"{pull:+.2f}"]
+
+# %% ../../nbs/08_infer/03_result.ipynb #threshold
+@dataclass(frozen=True)
+class ThresholdScale:
+    "By how much the root of a likelihood ratio is too large, and what a result says of it."
+
+    root: Float[Tensor, "*batch"]
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def threshold_scale(fit: FitResult, name: str) -> ThresholdScale:
+    "The scale for the profile of one parameter; 1 where errors are those of the curvature."
+    inflation = fit.inflation(name)
+    if fit.sandwich is None:
+        return ThresholdScale(inflation)
+    lost = ~torch.isfinite(inflation) & fit.converged
+    root = torch.where(torch.isfinite(inflation), inflation, 1.0)
+    mean = number(float(root.square().mean()))
+    note = f"likelihood ratios of '{name}' are divided by {mean}, for the noise of the simulated templates"
+    many = "" if root.numel() == 1 else f" in {int(lost.sum())} of {root.numel()} fits"
+    problem = f"the noise of the simulated templates leaves '{name}' undetermined{many}: its range is a lower limit"
+    return ThresholdScale(root, (note,), problem if bool(lost.any()) else "")

@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/08_infer/10_test_statistics.ipynb #imports
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ..core.numerics import broadcast_shape
 from ..core.protocols import Experiment
 from ..core.results import gather
 from .mle import fit
-from .result import FitResult
+from .result import FitResult, ThresholdScale, threshold_scale
 
 # %% ../../nbs/08_infer/10_test_statistics.ipynb #setup
 STATISTICS = ("qtilde", "q", "q0")
@@ -81,6 +82,11 @@ class TestStatistic:
         free = fit(self.likelihood.within({self.poi: self.free_bounds}).starting_at(start))
         return replace(free, origins=self.likelihood.origins)
 
+    @cached_property
+    def scale(self) -> ThresholdScale:
+        "By how much the likelihood ratio is too large, with simulated templates."
+        return threshold_scale(self.free, self.poi)
+
     def conditional(self, mu: Tensor) -> FitResult:
         "Fits with the strength fixed; `mu` broadcasts against the data."
         start = self.free.theta.expand(*broadcast_shape(mu.shape, self.best.shape), -1)
@@ -92,12 +98,12 @@ class TestStatistic:
     @property
     def problems(self) -> tuple[str, ...]:
         "Of the free fits, and of the first conditional ones that failed."
-        return gather(self.free, self.conditional_problems, self.comparison)
+        return gather(self.free, self.conditional_problems, self.comparison, self.scale.problem)
 
     def q(self, mu: Tensor) -> Tensor:
         "The test statistic, zero where the data are on the other side."
         conditional = self.conditional(mu)
         if bool((conditional.log_prob - self.log_prob > 1e-6).any()):
             _improve(self, conditional)
-        q = (2 * (self.log_prob - conditional.log_prob)).clamp_min(0)
+        q = (2 * (self.log_prob - conditional.log_prob)).clamp_min(0) / self.scale.root**2
         return torch.where(self.best < mu if self.statistic == "q0" else self.best > mu, 0.0, q)

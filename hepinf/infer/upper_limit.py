@@ -42,6 +42,7 @@ class Limit(Result):
     poi: str = ""
     error: Float[Tensor, "*batch 6"] | None = None  # standard errors, observed first, of limits by toys
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def found(self) -> Bool[Tensor, "*batch 6"]:
@@ -106,7 +107,7 @@ def _by_formula(likelihood: Experiment, poi: str, level: float, statistic: str) 
     why = f"not found, CLs stays above {1 - level:.3g} however large '{poi}' is"
     missing = _missing(limits.isnan().reshape(-1, 6).any(0), why)
     problems = gather(test.problems, test.observed.last.bound_problems, missing)
-    return Limit(limits[..., 0], limits[..., 1:], level, poi, problems=problems)
+    return Limit(limits[..., 0], limits[..., 1:], level, poi, problems=problems, notes=test.notes)
 
 # %% ../../nbs/08_infer/13_upper_limit.ipynb #limit-toys
 def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, scan: ToyScan, seed: int) -> Limit:
@@ -121,7 +122,7 @@ def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, scan: ToyScan
     rough_ones = open_curves & ~limits.isnan()
     coarse = _missing(rough_ones, "no better known than between the strengths that were simulated")
     problems = gather(simulate.problems, missing, coarse)
-    return Limit(limits[0], limits[1:], guess.level, guess.poi, errors, problems)
+    return Limit(limits[0], limits[1:], guess.level, guess.poi, errors, problems, guess.notes)
 
 # %% ../../nbs/08_infer/13_upper_limit.ipynb #upper-limit
 @torch.no_grad()

@@ -78,6 +78,9 @@ def fisher_information(
     >>> hi.fisher_information(model)
     """
     theta = model.nominal if theta is None else theta.to(model.nominal)
+    if model.mc != "none":
+        expected = model.expected_information(theta, guarded=True)
+        return expected.curvature if model.mc == "lite" else torch.linalg.inv(expected.covariance)
     nu = model.expected(theta)
     derivatives = torch.func.jacfwd(model.expected)(theta).mT
     filled = nu > 0
@@ -100,6 +103,7 @@ class ExpectedUncertainty(Result):
     total: Float[Tensor, " pois"]  # differentiable; NaN or infinite where the information is singular
     statistical: Float[Tensor, " pois"] | None = None
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def value(self) -> Float[Tensor, ""]:
@@ -123,6 +127,24 @@ class ExpectedUncertainty(Result):
         cells = [[name, *(number(float(values[k])) for values in columns.values())] for k, name in enumerate(self.pois)]
         return [["parameter", *columns], *cells]
 
+# %% ../../nbs/09_summaries/03_fisher.ipynb #simulated
+_FALSE_SHARE = 0.1  # of the information on a nuisance, from which on it is worth a sentence
+
+
+def simulated_uncertainty(model: BinnedModel, poi: str, theta: Float[Tensor, " parameters"]) -> ExpectedUncertainty:
+    "Expected standard deviation of one parameter with noisy templates; infinite where the noise leaves nothing."
+    expected, k = model.expected_information(theta, guarded=True), model.index(poi)
+    variance, names = expected.covariance[k, k], model.parameter_names
+    if not math.isfinite(float(variance)):
+        values, vectors = torch.linalg.eigh(expected.information)
+        worst = names[int(vectors[:, 0].abs().argmax())]
+        reason = f"the noise of the simulated templates leaves no information along '{worst}'; simulate more events"
+        return ExpectedUncertainty((poi,), torch.full_like(variance, math.inf)[None], problems=(reason,))
+    shares = sorted(zip(expected.false_share.tolist(), names), reverse=True)
+    false = [f"{name!r} ({share:.0%})" for share, name in shares if share > _FALSE_SHARE][:3]
+    note = f"noise of the simulated templates looks like information on {', '.join(false)}; it is not counted"
+    return ExpectedUncertainty((poi,), variance.sqrt()[None], notes=(note,) if false else ())
+
 # %% ../../nbs/09_summaries/03_fisher.ipynb #uncertainty
 @takes_arrays
 def expected_uncertainty(
@@ -138,6 +160,8 @@ def expected_uncertainty(
     >>> print(f"{hi.expected_uncertainty(model, 'mu'):.3f}")
     """
     theta = model.nominal if theta is None else theta.to(model.nominal)
+    if model.mc == "full":
+        return simulated_uncertainty(model, poi, theta)
     variance = profiled_variance(fisher_information(model, theta), poi, names=model.parameter_names)
     if math.isfinite(float(variance)):
         return ExpectedUncertainty((poi,), variance.sqrt()[None])
