@@ -7,19 +7,23 @@ __all__ = []
 
 # %% ../../nbs/07_binned/27_experiments.ipynb #imports
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .compile import INTERPOLATIONS, CompiledModel, compile_measurement, compile_processes, modifier_codes
+from .compile import CompiledModel, compile_measurement, modifier_codes
 from .constraints import compile_constraints
 from .derivatives import PoissonYields
 from .effects import CompiledSample
+from .ensemble import EnsembleModel, redrawn_process
 from .likelihood import BinnedLikelihood
 from .model import BinnedModel
+from .processes import Process
+from .rows import ProcessRows
+from .simulated import Simulated
 from .stack_tables import StackTables
 from .stacked import StackedLikelihood, StackedModel
 from .varied import Histograms, compile_varied
@@ -61,10 +65,43 @@ def drawn_truth(
             return points
     raise InputError("nuisances: fewer than no events are expected almost everywhere; 'auxiliary' stays at one point")
 
+# %% ../../nbs/07_binned/27_experiments.ipynb #processes
+NUISANCES, TEMPLATES = ("auxiliary", "prior"), ("fixed", "redrawn", "proportional", "independent")
+_HOW = "say how: 'proportional', weights of the same events, or 'independent', events of their own"
+_EXACT = "templates: the model does not say how many events were simulated"
+
+
+def require_processes(model: BinnedModel, templates: str) -> None:
+    "Refuse a model of processes whose templates cannot be redrawn so. Raises: InputError that names the process."
+    if all(process.simulated is None for process in model.processes):
+        raise InputError(f"{_EXACT} (mc or mc_weight of its processes); keep them 'fixed'")
+    unclear = [process.name for process in model.processes if process.mc_weight and process.variations]
+    if templates == "redrawn" and unclear:
+        raise InputError(f"templates: process {unclear[0]!r} does not say how its variations were simulated; {_HOW}")
+    if templates != "redrawn" and not any(process.mc_weight for process in model.processes):
+        raise InputError(f"templates: the processes say by mc how they were simulated, {templates!r} or not: 'redrawn'")
+    if model.floor:
+        raise InputError("templates: those of a model with a floor cannot be redrawn")
+
+
+def process_rows(process: Process, independent: bool, rows: int, generator: torch.Generator) -> ProcessRows:
+    "Templates of other simulations; `independent`: variations of `mc_weight` have events of their own."
+    weight, given = process.mc_weight, process.simulated
+    if not (independent and weight and process.variations):
+        return redrawn_process(process, rows, generator)
+
+    def error(template: Tensor) -> Tensor:
+        return (weight * template.detach().double().clamp_min(0)).sqrt()
+
+    sides = {name: (error(v.down), error(v.up)) for name, v in process.variations.items()}
+    truth = Simulated.independent(error(process.template), sides, unseen=weight)
+    drawn = redrawn_process(replace(process, mc_weight=0.0, mc=truth), rows, generator)
+    return replace(drawn, covariance=given.covariance.expand(rows, *given.covariance.shape))
+
 # %% ../../nbs/07_binned/27_experiments.ipynb #weight
 @dataclass(frozen=True)
-class SimulatedModel:
-    "The samples of a model, and how many expected events one of their simulated events stands for."
+class SimulatedWorkspace:
+    "The samples of a workspace, and how many expected events one of their simulated events stands for."
 
     compiled: CompiledModel
     weights: Sequence[Tensor]  # of each sample (bins,); 0: the template is exact
@@ -79,25 +116,21 @@ def _staterror_weights(sample: dict, template: Tensor) -> Tensor:
     return torch.where(template > 0, variance / template, 0.0)
 
 
-def simulated(model: BinnedModel) -> SimulatedModel:
-    "The samples of a model with the weights of their simulated events. Raises: InputError if it does not say them."
-    if model.workspace is None:
-        compiled = compile_processes(model.processes, model.parameters, model.interpolation, model.floor)
-        weights = [torch.full_like(s.template, s.mc_weight, dtype=torch.float64) for s in compiled.samples]
-        codes, gammas, how = (INTERPOLATIONS[model.interpolation], "code4"), [], "mc_weight of its processes"
-    else:
-        read = read_workspace(model.workspace, measurement=model.measurement, poi=model.poi)
-        compiled, codes = compile_measurement(read, model.modifier_settings, model.device), None
-        every = [sample for channel in read.channels for sample in channel["samples"]]
-        weights = [_staterror_weights(sample, own.template) for sample, own in zip(every, compiled.samples)]
-        names = {m["name"] for sample in every for m in sample["modifiers"] if m["type"] == "staterror"}
-        gammas = [model.index(name) for key in names for name in read.parameters[key].names]
-        codes, how = modifier_codes(model.modifier_settings), "the modifier staterror"
+def simulated_workspace(model: BinnedModel, templates: str) -> SimulatedWorkspace:
+    "The samples with the weights of their simulated events. Raises: InputError if they cannot be redrawn so."
+    if templates == "redrawn":
+        raise InputError(f"templates: a workspace does not say how its variations were simulated; {_HOW}")
+    read = read_workspace(model.workspace, measurement=model.measurement, poi=model.poi)
+    compiled = compile_measurement(read, model.modifier_settings, model.device)
+    every = [sample for channel in read.channels for sample in channel["samples"]]
+    weights = [_staterror_weights(sample, own.template) for sample, own in zip(every, compiled.samples)]
     if not any(bool(w.any()) for w in weights):
-        raise InputError(f"templates: the model does not say how many events were simulated ({how}); keep them 'fixed'")
-    if compiled.floor or compiled.functions or getattr(model.yields, "clip", None):
-        raise InputError("templates: those of a model with formulas, a floor or clipped bins cannot be redrawn yet")
-    return SimulatedModel(compiled, weights, codes, gammas)
+        raise InputError(f"{_EXACT} (the modifier staterror); keep them 'fixed'")
+    if model.yields.clip:
+        raise InputError("templates: those of a model with clipped bins cannot be redrawn")
+    names = {m["name"] for sample in every for m in sample["modifiers"] if m["type"] == "staterror"}
+    gammas = [model.index(name) for key in names for name in read.parameters[key].names]
+    return SimulatedWorkspace(compiled, weights, modifier_codes(model.modifier_settings), gammas)
 
 # %% ../../nbs/07_binned/27_experiments.ipynb #redraw
 def redraw(
@@ -124,23 +157,17 @@ def redraw(
 
 # %% ../../nbs/07_binned/27_experiments.ipynb #batch
 def _histograms(
-    known: SimulatedModel, k: int, start: int, independent: bool, rows: int, generator: torch.Generator
+    known: SimulatedWorkspace, k: int, start: int, independent: bool, rows: int, generator: torch.Generator
 ) -> Histograms:
     "Sample number `k`, drawn again in each row; `start` is the first bin of its channel."
     sample = known.compiled.samples[k]
     nominal, *sides = redraw(sample, known.weights[k], independent, rows, generator)
-    scale = nominal.new_ones(nominal.shape[1])
-    for factor in sample.factors:
-        scale = scale * nominal.new_tensor([known.compiled.scale[p] for p in factor])
-    shapes = {
-        (shape.parameter, shape.centre, shape.step): torch.stack(sides[2 * i : 2 * i + 2]) / scale
-        for i, shape in enumerate(sample.shapes)
-    }
+    shapes = {x.parameter: torch.stack(sides[2 * i : 2 * i + 2]) for i, x in enumerate(sample.shapes)}
     rates = {r.parameter: nominal.new_tensor([r.low, r.high])[:, None].expand(2, rows) for r in sample.rates}
-    return Histograms(range(start, start + len(scale)), nominal / scale, shapes, rates, sample.factors)
+    return Histograms(range(start, start + nominal.shape[1]), nominal, shapes, rates, sample.factors)
 
 
-def redrawn_tables(known: SimulatedModel, independent: bool, rows: int, generator: torch.Generator) -> StackTables:
+def redrawn_tables(known: SimulatedWorkspace, independent: bool, rows: int, generator: torch.Generator) -> StackTables:
     "A model for each row, with templates as other simulations would give them."
     compiled, bins = known.compiled, list(known.compiled.bins.values())
     varied = [k for k, weight in enumerate(known.weights) if bool(weight.any())]
@@ -149,22 +176,18 @@ def redrawn_tables(known: SimulatedModel, independent: bool, rows: int, generato
     parts = [_histograms(known, k, starts[k], independent, rows, generator) for k in varied]
     nominal = parts[0].nominal
     one = compile_constraints([p.constraint for p in compiled.parameters], nominal.device)
-    tables = {name: getattr(one, name).expand(rows, -1) for name in ("measured", "sd", "tau")}
     return StackTables(
         compiled,
         PoissonYields(shared, bins, nominal.new_tensor(compiled.scale), compiled.rate_code) if shared else None,
         compile_varied(parts, len(compiled.parameters), *known.codes),
-        type(one)(one.parameter, tables["measured"], one.normal, tables["sd"], one.counted, tables["tau"]),
+        replace(one, **{name: getattr(one, name).expand(rows, -1) for name in ("measured", "sd", "tau")}),
         nominal.new_zeros(rows, sum(bins)),
     )
 
-# %% ../../nbs/07_binned/27_experiments.ipynb #ensemble
-NUISANCES, TEMPLATES = ("auxiliary", "prior"), ("fixed", "proportional", "independent")
-
-
+# %% ../../nbs/07_binned/27_experiments.ipynb #experiments
 @dataclass(frozen=True)
-class Ensemble:
-    """Experiments that a model may describe, see above for the words.
+class Experiments:
+    """An ensemble of experiments that a model may describe, see above for the words.
 
     Raises: InputError for a word that is none of these, or a model that cannot be simulated again.
     """
@@ -177,37 +200,38 @@ class Ensemble:
     def __post_init__(self):
         if self.nuisances not in NUISANCES:
             raise InputError(f"nuisances: {unknown_name('ensemble', self.nuisances, NUISANCES)}")
-        if self.templates == "redrawn":
-            raise InputError(
-                "templates: say how the variations were simulated: 'proportional', as weights of the same events,"
-                " or 'independent', from events of their own"
-            )
         if self.templates not in TEMPLATES:
             raise InputError(f"templates: {unknown_name('word', self.templates, TEMPLATES)}")
-        if self.templates != "fixed":
-            self.simulated  # noqa: B018
+        if self.templates != "fixed" and self.workspace is None:
+            require_processes(self.likelihood.model, self.templates)
 
     @cached_property
-    def simulated(self) -> SimulatedModel:
-        "Samples and weights of the model."
-        return simulated(self.likelihood.model)
+    def workspace(self) -> SimulatedWorkspace | None:
+        "Samples and weights of a workspace whose templates are redrawn."
+        model = self.likelihood.model
+        if self.templates == "fixed" or model.workspace is None:
+            return None
+        return simulated_workspace(model, self.templates)
 
-    def _stack(self, rows: int, generator: torch.Generator) -> StackedLikelihood:
+    def _stack(self, rows: int, generator: torch.Generator) -> StackedModel:
         "A model for each row."
-        one, tables = self.likelihood, redrawn_tables(self.simulated, self.templates == "independent", rows, generator)
-        model = StackedModel(tables, torch.arange(rows, device=self.truth.device), one.poi)
-        stack = StackedLikelihood(model, tables.observed, tables.constraints.measured)
-        return stack._changed(start=one.start, bounds=one.bounds, fixed=one.fixed)
+        model, independent = self.likelihood.model, self.templates == "independent"
+        if self.workspace is None:
+            return EnsembleModel(model, [process_rows(p, independent, rows, generator) for p in model.processes])
+        tables = redrawn_tables(self.workspace, independent, rows, generator)
+        return StackedModel(tables, torch.arange(rows, device=self.truth.device), model.poi)
 
     def draw(self, rows: int, generator: torch.Generator) -> tuple[BinnedLikelihood, Float[Tensor, "rows parameters"]]:
         "The likelihood of so many toys, and their true points."
-        likelihood, model, redrawn = self.likelihood, self.likelihood.model, self.templates != "fixed"
-        still = likelihood.fixed.clone()
-        if redrawn:
-            still[self.simulated.gammas] = True
+        one, model, still = self.likelihood, self.likelihood.model, self.likelihood.fixed.clone()
+        if self.workspace is not None:
+            still[self.workspace.gammas] = True
         prior = self.nuisances == "prior"
-        points = drawn_truth(likelihood, self.truth, still, rows, generator) if prior else self.truth.repeat(rows, 1)
+        points = drawn_truth(one, self.truth, still, rows, generator) if prior else self.truth.repeat(rows, 1)
         counts, measured = model.sample(points, seed=generator)
         kept = (still | prior)[model.constraints.parameter]
         measured = torch.where(kept, model.expected_auxdata(self.truth), measured)
-        return (self._stack(rows, generator) if redrawn else likelihood).with_data(counts, measured), points
+        if self.templates == "fixed":
+            return one.with_data(counts, measured)._changed(expected_data=False), points
+        toys = StackedLikelihood(self._stack(rows, generator), counts, measured)
+        return toys._changed(start=one.start, bounds=one.bounds, fixed=one.fixed), points

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..binned.experiments import Ensemble
+from ..binned.experiments import Experiments
 from ..binned.likelihood import BinnedLikelihood
 from ..binned.model import BinnedModel
 from ..binned.predictions import negative_yield
@@ -31,7 +31,7 @@ from ..core.results import Estimate, Result
 from ..core.tables import number
 from .intervals import along_path, possible_start
 from .mle import fit
-from .result import FitResult
+from .result import FitResult, threshold_scale
 from ..stats.toys import Band, fraction_covered
 
 # %% ../../nbs/08_infer/20_coverage.ipynb #tqdm
@@ -67,7 +67,8 @@ class FittedToys:
     truth: Float[Tensor, " toys"]
     value: Float[Tensor, " toys"]
     error: Float[Tensor, " toys"]  # parabolic; NaN at a bound
-    q: Float[Tensor, " toys"]  # of the true value
+    curvature: Float[Tensor, " toys"]  # error by the curvature alone, the same without noise of templates
+    q: Float[Tensor, " toys"]  # of the true value, scaled as the threshold of an interval is
     fitted: Bool[Tensor, " toys"]  # both fits converged
     reason: str = ""  # why the first that failed did
 
@@ -83,15 +84,17 @@ def fitted_toys(toys: BinnedLikelihood, poi: str, truth: Float[Tensor, " toys"])
     free = fit(toys)
     held = held_fits(toys, free, poi, truth)
     best = improved(toys, free, held)
-    error, q = best.error[:, best.index(poi)], 2 * (best.log_prob - held.log_prob[:, 0])
-    local = q < -2e-4
+    k, q = best.index(poi), 2 * (best.log_prob - held.log_prob[:, 0])
+    error, scale, local = best.error[:, k], threshold_scale(best, poi).root, q < -2e-4
+    curvature = error if best.sandwich is None else best.curvature_error[:, k]
     failures = (
         *best.failures,
         *(f"with '{poi}' at its true value, {failure}" for failure in held.failures),
         *(["the fit ended in a local maximum"] if bool(local.any()) else []),
     )
     fitted = best.converged & held.converged[:, 0] & ~local
-    return FittedToys(truth, best[poi], error, q.clamp_min(0), fitted, "; ".join(failures[:1]))
+    q = q.clamp_min(0) / scale**2
+    return FittedToys(truth, best[poi], error, curvature, q, fitted, "; ".join(failures[:1]))
 
 # %% ../../nbs/08_infer/20_coverage.ipynb #truth
 def true_point(likelihood: BinnedLikelihood, truth: Any) -> Float[Tensor, " parameters"]:
@@ -117,7 +120,7 @@ def true_point(likelihood: BinnedLikelihood, truth: Any) -> Float[Tensor, " para
 class Study:
     "An ensemble of toys, and the parameter whose errors are tested."
 
-    ensemble: Ensemble
+    ensemble: Experiments
     poi: str
     seed: int
 
@@ -152,7 +155,7 @@ def study(model: Any, poi: str | None, truth: Any, nuisances: str, templates: st
         raise InputError(f"poi: '{poi}' is fixed, it has no error")
     if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise InputError(f"seed: a whole number is needed, not {seed!r}")
-    return Study(Ensemble(likelihood, true_point(likelihood, truth), nuisances, templates), poi, int(seed))
+    return Study(Experiments(likelihood, true_point(likelihood, truth), nuisances, templates), poi, int(seed))
 
 # %% ../../nbs/08_infer/20_coverage.ipynb #run
 def run_study(
@@ -191,6 +194,9 @@ class Coverage(Result):
     failed: int  # toys that could not be fitted
     one_sided: int  # toys in which the parameter ended at a bound
     sample: FittedToys  # the toys one by one
+    curvature: tuple[
+        Band, ...
+    ] = ()  # of the error by the curvature alone, where the noise of templates makes it another
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -201,12 +207,12 @@ class Coverage(Result):
 
     def rows(self) -> list[list[str]]:
         "Coverages, and what explains them."
-        names = [f"{kind}, {level:.1%}" for kind in ("parabolic", "profile") for level in self.levels]
+        kinds = {"parabolic": self.parabolic, "profile": self.profile, "curvature alone": self.curvature}
         numbers = {"bias": self.bias, "scatter": self.scatter, "median error": number(self.error)}
         numbers |= {"scatter / error": self.scatter_over_error, "toys": self.toys, "failed": self.failed}
         return [
             ["coverage", self.poi],
-            *([name, str(band)] for name, band in zip(names, (*self.parabolic, *self.profile))),
+            *([f"{kind}, {x:.1%}", str(band)] for kind, bands in kinds.items() for x, band in zip(self.levels, bands)),
             *([name, str(value)] for name, value in numbers.items()),
             ["at a bound", str(self.one_sided)],
         ]
@@ -239,6 +245,8 @@ def summary(poi: str, toys: FittedToys, levels: Sequence[float], notes: tuple[st
     shift = toys.value - toys.truth
     parabolic, low = _bands([(shift.abs() <= x * toys.error)[two_sided] for x in z], levels)
     profile, lower = _bands([(toys.q <= x**2)[good] for x in z], levels)
+    narrow = [(shift.abs() <= x * toys.curvature)[two_sided] for x in z]
+    other = bool((toys.curvature != toys.error)[two_sided].any())
     spread = float(shift[good].std()) if n > 1 else math.nan
     said = (
         *([f"{failed} of {len(good)} toys were not fitted and are left out: {toys.reason}"] if failed else []),
@@ -248,7 +256,7 @@ def summary(poi: str, toys: FittedToys, levels: Sequence[float], notes: tuple[st
     return Coverage(
         poi, tuple(levels), parabolic, profile, Estimate(float(shift[good].mean()), spread / n**0.5),
         Estimate(spread, spread / (2 * n) ** 0.5), float(toys.error[two_sided].median()), len(good), failed, one_sided,
-        toys, notes, said,
+        toys, _bands(narrow, levels)[0] if other else (), notes, said,
     )  # fmt: skip
 
 # %% ../../nbs/08_infer/20_coverage.ipynb #notes
@@ -263,13 +271,16 @@ def ensemble_notes(task: Study, nominal: bool) -> tuple[str, ...]:
     }[ensemble.nuisances]
     templates = {
         "fixed": "the templates are exact",
+        "redrawn": "each toy has templates of its own, as the processes were simulated",
         "proportional": "each toy has templates of its own, their variations of the same events",
         "independent": "each toy has templates of its own, their variations of events of their own",
     }[ensemble.templates]
-    hidden = "At one true point the bias by noise of the variations is hidden: compare nuisances='prior'."
-    blind = ensemble.templates != "fixed" and ensemble.nuisances == "auxiliary"
-    said = f"True {task.poi} = {number(value)} ({place}); {nuisances}; {templates}."
-    return (said, hidden) if blind else (said,)
+    notes = [f"True {task.poi} = {number(value)} ({place}); {nuisances}; {templates}."]
+    if ensemble.templates != "fixed" and ensemble.nuisances == "auxiliary":
+        notes.append("At one true point the bias by noise of the variations is hidden: compare nuisances='prior'.")
+    if ensemble.templates == "fixed" and ensemble.likelihood.model.mc != "none":
+        notes.append("The fits allow for noise of the templates, which these toys do not have: redraw the templates.")
+    return tuple(notes)
 
 # %% ../../nbs/08_infer/20_coverage.ipynb #coverage
 def coverage(
@@ -279,7 +290,7 @@ def coverage(
     truth: Mapping[str, float] | Sequence[float] | Tensor | None = None,  # None: nominal; by name: others nominal
     toys: int = 1000,
     nuisances: str = "auxiliary",  # measured anew around one truth; or "prior": the truth drawn from the constraints
-    templates: str = "fixed",  # or simulated again, their variations "proportional" or "independent"
+    templates: str = "fixed",  # or "redrawn" as `Process.mc` says; without it "proportional" or "independent" variations
     levels: Sequence[float] = (0.683, 0.95),
     seed: int = 0,
 ) -> Coverage:

@@ -51,7 +51,7 @@ def add_coverage_command(commands: Any) -> None:
     one.add_argument("-o", "--output", metavar="FILE", help="JSON file for toys and result")
 
 # %% ../../nbs/15_runs/14_coverage_command.ipynb #store
-_COLUMNS = ("truth", "value", "error", "q")
+_COLUMNS = ("truth", "value", "error", "curvature", "q")
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:

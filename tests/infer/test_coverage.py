@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hepinf as hi
-from hepinf.binned.experiments import Ensemble
+from hepinf.binned.experiments import Experiments
 from hepinf.infer.coverage import coverage, run_study, study
 from hepinf.workspaces.schema import example_workspace
 
@@ -83,7 +83,7 @@ def test_the_difference_of_truth_and_measurement_is_the_same_in_both_ensembles()
     "A constraint counts once: to draw the truth and then its measurement anew would be too wide by the root of 2."
     model = linear()
     for nuisances in ("auxiliary", "prior"):
-        ensemble = Ensemble(model.at(model.asimov()), model.nominal, nuisances, "fixed")
+        ensemble = Experiments(model.at(model.asimov()), model.nominal, nuisances, "fixed")
         toys, truth = ensemble.draw(20_000, torch.Generator().manual_seed(3))
         measured = toys.auxdata / t(2500.0, 1.0)
         difference = measured - truth[:, model.constrained]
