@@ -68,7 +68,7 @@ def chunk_of(entry: Mapping[str, Any]) -> Any:
     "Fitted toys from an entry of the file."
     import torch
 
-    from hepinf.infer.coverage import FittedToys
+    from hepinf.infer.toy_study import FittedToys
 
     columns = [[math.nan if x is None else x for x in entry[name]] for name in _COLUMNS]
     tensors = [torch.tensor(column, dtype=torch.float64) for column in columns]
@@ -147,7 +147,8 @@ def run_coverage(args: argparse.Namespace) -> None:
     Raises: UsageError if it cannot be done, RunError if its file cannot be used.
     """
     from hepinf.binned.model import BinnedModel
-    from hepinf.infer.coverage import ensemble_notes, require_levels, run_study, study, summary
+    from hepinf.infer.coverage import ensemble_notes, require_levels, summary
+    from hepinf.infer.toy_study import run_study, study
 
     workspace, truth = read_input(args.workspace), values_by_name(args.truth)
     try:

@@ -8,7 +8,8 @@ import torch
 
 import hepinf as hi
 from hepinf.binned.experiments import Experiments
-from hepinf.infer.coverage import coverage, run_study, study
+from hepinf.infer.coverage import coverage
+from hepinf.infer.toy_study import run_study, study
 from hepinf.workspaces.schema import example_workspace
 
 Z = statistics.NormalDist().inv_cdf((1 + 0.683) / 2)

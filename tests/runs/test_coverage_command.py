@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import hepinf as hi
-from hepinf.infer import coverage as library
+from hepinf.infer import toy_study as library
 from hepinf.runs.cli import main
 from hepinf.workspaces.schema import example_workspace
 
