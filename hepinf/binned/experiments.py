@@ -213,6 +213,17 @@ class Experiments:
             return None
         return simulated_workspace(model, self.templates)
 
+    @property
+    def numbers(self) -> int:
+        "Numbers in the templates of one toy, with their covariance; 0 if all toys share them."
+        if self.templates == "fixed":
+            return 0
+        if self.workspace is None:
+            return sum(p.template.numel() * (1 + 2 * len(p.variations)) ** 2 for p in self.likelihood.model.processes)
+        simulated = [s for s, w in zip(self.workspace.compiled.samples, self.workspace.weights) if bool(w.any())]
+        features = {shape.parameter for sample in simulated for shape in sample.shapes}
+        return sum(sample.template.numel() for sample in simulated) * (1 + 2 * len(features))
+
     def _stack(self, rows: int, generator: torch.Generator) -> StackedModel:
         "A model for each row."
         model, independent = self.likelihood.model, self.templates == "independent"

@@ -93,8 +93,9 @@ def summary(poi: str, toys: FittedToys, levels: Sequence[float], notes: tuple[st
     narrow = [(shift.abs() <= x * toys.curvature)[two_sided] for x in z]
     other = bool((toys.curvature != toys.error)[two_sided].any())
     spread = float(shift[good].std()) if n > 1 else math.nan
+    first = f"the first is number {int((~good).int().argmax())}: {toys.reason}"
     said = (
-        *([f"{failed} of {len(good)} toys were not fitted and are left out: {toys.reason}"] if failed else []),
+        *([f"{failed} of {len(good)} toys could not be fitted and are left out; {first}"] if failed else []),
         *([f"'{poi}' ended at a bound in {one_sided} of {n} toys, which have no parabolic error"] if one_sided else []),
         *(f"the parabolic error {s}" for s in low), *(f"the profile interval {s}" for s in lower),
     )  # fmt: skip

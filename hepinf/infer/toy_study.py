@@ -74,6 +74,13 @@ class FittedToys:
         return cls(*columns, reason=next((part.reason for part in parts if part.reason), ""))
 
 
+def _reason(best: FitResult, held: FitResult, poi: str, row: int) -> str:
+    "Why a toy is not fitted."
+    if not bool(best.converged[row]):
+        return best.reason(row)
+    return f"with '{poi}' at its true value {held.reason(row)}" if not bool(held.converged[row]) else "a local maximum"
+
+
 def fitted_toys(toys: BinnedLikelihood, poi: str, truth: Float[Tensor, " toys"]) -> FittedToys:
     "The fits of a batch of toys, without and with the parameter at its true value."
     free = fit(toys)
@@ -82,14 +89,9 @@ def fitted_toys(toys: BinnedLikelihood, poi: str, truth: Float[Tensor, " toys"])
     k, q = best.index(poi), 2 * (best.log_prob - held.log_prob[:, 0])
     error, scale, local = best.error[:, k], threshold_scale(best, poi).root, q < -2e-4
     curvature = error if best.sandwich is None else best.curvature_error[:, k]
-    failures = (
-        *best.failures,
-        *(f"with '{poi}' at its true value, {failure}" for failure in held.failures),
-        *(["the fit ended in a local maximum"] if bool(local.any()) else []),
-    )
-    fitted = best.converged & held.converged[:, 0] & ~local
-    q = q.clamp_min(0) / scale**2
-    return FittedToys(truth, best[poi], error, curvature, q, fitted, "; ".join(failures[:1]))
+    fitted, q = best.converged & held.converged[:, 0] & ~local, q.clamp_min(0) / scale**2
+    reason = next((_reason(best, held, poi, row) for row in (~fitted).nonzero()[:1, 0].tolist()), "")
+    return FittedToys(truth, best[poi], error, curvature, q, fitted, reason)
 
 # %% ../../nbs/08_infer/22_toy_study.ipynb #truth
 def true_point(likelihood: BinnedLikelihood, truth: Any) -> Float[Tensor, " parameters"]:
@@ -121,8 +123,8 @@ class Study:
 
     @property
     def size(self) -> int:
-        "Toys of a chunk: fewer of models with many parameters, whose toys take long."
-        return max(10, min(250, 75_000 // len(self.ensemble.truth)))
+        "Toys of a chunk: fewer where they take long, by their parameters, or memory, by their own templates."
+        return max(2, min(250, 75_000 // len(self.ensemble.truth), 50_000_000 // max(1, self.ensemble.numbers)))
 
     def parts(self, toys: int) -> list[int]:
         "How many toys of each chunk are used."

@@ -124,7 +124,10 @@ def test_a_file_that_is_something_else_is_not_overwritten(folder, capsys, text):
         ("ws.json --truth mu", "'mu' is not of the form NAME=VALUE"),
         ("ws.json --toys 0", "toys: at least one is needed, not 0"),
         ("ws.json --nuisances priors", "nuisances: unknown ensemble 'priors'; did you mean 'prior'?"),
-        ("ws.json --templates redrawn", "templates: say how the variations were simulated: 'proportional'"),
+        (
+            "ws.json --templates redrawn",
+            "templates: a workspace does not say how its variations were simulated; say how: 'prop",
+        ),
         ("ws.json --levels 68.3", "levels: between 0 and 1, not 68.3"),
         ("ws.json --measurement x", "unknown measurement 'x'"),
     ],
