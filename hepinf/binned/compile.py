@@ -72,7 +72,7 @@ def compile_process(
         return sample
     return replace(sample, covariance=simulated.covariance.to(process.template.device), unseen=simulated.unseen)
 
-
+# %% ../../nbs/07_binned/08_compile.ipynb #noise-form
 FORMS = ("none", "lite", "full")
 
 
@@ -88,7 +88,7 @@ def noise_form(mc: str | None, processes: Sequence[Process], floor: float) -> st
         raise InputError(f"mc='{mc}': templates with a floor have no Gaussian noise; leave one of the two")
     return mc
 
-
+# %% ../../nbs/07_binned/08_compile.ipynb #compile-all
 def compile_processes(
     processes: Sequence[Process],
     parameters: Sequence[Parameter],

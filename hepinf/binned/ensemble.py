@@ -25,8 +25,8 @@ from .stacked import StackedLikelihood, StackedModel
 from ..core.errors import InputError
 
 # %% ../../nbs/07_binned/26_ensemble.ipynb #model
-class EnsembleModel(StackedModel):
-    "Models of one structure, each with its own simulated templates; float64. `which` (*batch,) is the row of a data set."
+class EnsembleRows(StackedModel):
+    "Rows of templates of one structure; `which` (*batch,) is the row of a data set."
 
     def __init__(self, model: BinnedModel, rows: Sequence[ProcessRows]):
         self.samples, self.which = compile_rows(model, rows), torch.arange(len(rows[0].template), device=model.device)
@@ -41,13 +41,13 @@ class EnsembleModel(StackedModel):
         "The likelihood of a data set for each row."
         return StackedLikelihood(self, counts, auxdata)
 
-    def with_noise(self, form: str) -> "EnsembleModel":
+    def in_form(self, form: str) -> "EnsembleRows":
         "The same templates with another form of their noise."
         other = copy.copy(self)
         other.yields, other.tables = SimpleNamespace(in_blocks=False, form=form), other
         return other
 
-    def of(self, which: Tensor) -> "EnsembleModel":
+    def of(self, which: Tensor) -> "EnsembleRows":
         "The same for data sets of other rows."
         other = copy.copy(self)
         other.which, other.tables = which, other
@@ -56,6 +56,10 @@ class EnsembleModel(StackedModel):
     def sums(self, which: Tensor, theta: Tensor) -> RowSums:
         "All samples at some points (points, parameters)."
         return row_sums(self.samples, self.bins, self.yields.form, which, theta)
+
+# %% ../../nbs/07_binned/26_ensemble.ipynb #model-likelihood
+class EnsembleModel(EnsembleRows):
+    "Models of one structure, each with its own simulated templates; float64. `which` is the row of a data set."
 
     def log_prob(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
         "log L, all constants included."
@@ -120,7 +124,7 @@ def ensemble_linear(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tens
     diagonal = torch.zeros_like(theta).index_copy(1, c.parameter, curvature)
     return log_likelihood(bins, theta, counts, auxdata, c), gradient, sums.slopes - 2 * moved, bins.w, diagonal
 
-
+# %% ../../nbs/07_binned/26_ensemble.ipynb #functions-score
 def ensemble_score(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple:
     "B (points, parameters, parameters)."
     sums, bins = _profiled(s, which, theta, counts)
@@ -149,7 +153,7 @@ def _scaled_poisson(mean: Tensor, variance: Tensor, rows: int, generator: torch.
     counts = torch.poisson(events.expand(rows, *events.shape).contiguous(), generator=generator)
     return torch.where(events > 0, counts / torch.where(events > 0, events, 1.0), 1.0)
 
-
+# %% ../../nbs/07_binned/26_ensemble.ipynb #redraw-process
 def redrawn_process(process: Process, rows: int, generator: torch.Generator) -> ProcessRows:
     "A process with templates of other simulations in each row; the same ones if it was not simulated."
     names = tuple(process.variations)
@@ -178,7 +182,7 @@ def redrawn_process(process: Process, rows: int, generator: torch.Generator) -> 
     pairs = {name: (drawn[..., 1 + 2 * k], drawn[..., 2 + 2 * k]) for k, name in enumerate(names)}
     return ProcessRows(drawn[..., 0], pairs, covariance)
 
-
+# %% ../../nbs/07_binned/26_ensemble.ipynb #redraw-all
 def redrawn(model: BinnedModel, rows: int, generator: torch.Generator) -> EnsembleModel:
     "The model with templates of other simulations in each row. Raises: InputError for a model that was read."
     if not hasattr(model, "processes"):

@@ -89,7 +89,7 @@ class Functions:
         return Local(torch.cat([theta, *(part.value[:, None] for part in parts)], -1), tuple(parts))
 
 # %% ../../nbs/07_binned/11_functions.ipynb #yields
-class FunctionYields(PoissonYields):
+class FunctionTables(PoissonYields):
     "Yields whose factors are parameters and functions of them; what takes no theta is that of the extended vector."
 
     def __init__(self, inner: PoissonYields, functions: Functions):
@@ -121,11 +121,13 @@ class FunctionYields(PoissonYields):
         "Variance of the yields from the finite simulation, events squared."
         return self.inner.variance(self.functions.extended(theta))
 
-    def expected_parts(self, theta: Tensor, guarded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        "As the method of this name in `hepinf.binned.simulated_yields`."
-        local = self.functions.local(theta)
-        slopes, half, total, noise = self.inner.expected_parts(local.phi, guarded)
-        return local.columns(slopes), local.columns(half), total, local.columns(local.columns(noise).mT)
+    def cast(self, dtype: torch.dtype) -> "FunctionYields":
+        "The same in another precision."
+        return FunctionYields(self.inner.cast(dtype), self.functions)
+
+# %% ../../nbs/07_binned/11_functions.ipynb #yields-derivatives
+class FunctionYields(FunctionTables):
+    "Yields whose factors are parameters and functions of them, with their derivatives."
 
     def pull_back(self, theta: Float[Tensor, "points parameters"], weigh: Callable[[Tensor], Tensor]) -> Tensor:
         "Sum over cells of given weights times the gradient of the yield of the cell (points, parameters)."
@@ -138,9 +140,11 @@ class FunctionYields(PoissonYields):
         cells, slopes = self.inner.jacobian(local.phi)
         return cells, local.columns(slopes.mT).mT
 
-    def cast(self, dtype: torch.dtype) -> "FunctionYields":
-        "The same in another precision."
-        return FunctionYields(self.inner.cast(dtype), self.functions)
+    def expected_parts(self, theta: Tensor, guarded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        "As the method of this name in `hepinf.binned.simulated_yields`."
+        local = self.functions.local(theta)
+        slopes, half, total, noise = self.inner.expected_parts(local.phi, guarded)
+        return local.columns(slopes), local.columns(half), total, local.columns(local.columns(noise).mT)
 
 # %% ../../nbs/07_binned/11_functions.ipynb #terms
 def _chained(terms: Callable, y: FunctionYields, c: Constraints, theta: Tensor, *data: Tensor) -> tuple[Tensor, ...]:

@@ -39,12 +39,16 @@ class BinnedData(LikelihoodBase):
     def rough(self) -> "BinnedLikelihood | None":
         "What to fit first: the light form of the noise, since the full one levels off far from its maximum."
         form = self.model.yields.form
-        return self._changed(model=self.model.with_noise("lite")) if form == "full" else None
+        return self._changed(model=self.model.in_form("lite")) if form == "full" else None
 
     def with_data(self, counts: Tensor, auxdata: Tensor) -> "BinnedLikelihood":
         "The same start and bounds with other data."
         batch_shape = broadcast_shape(counts.shape[:-1], auxdata.shape[:-1])
         return self._changed(counts=counts, auxdata=auxdata, batch_shape=batch_shape)
+
+# %% ../../nbs/07_binned/12_likelihood.ipynb #rows
+class BinnedRows(BinnedData):
+    "Rows and copies of bound data."
 
     def flatten(self, shape: Sequence[int]) -> "BinnedLikelihood":
         "One data set for each element of `shape`, in one axis."
@@ -66,7 +70,7 @@ class BinnedData(LikelihoodBase):
         return self.with_data(torch.where(empty, size, self.counts), self.auxdata) if bool(empty.any()) else None
 
 # %% ../../nbs/07_binned/12_likelihood.ipynb #experiment
-class BinnedExperiment(BinnedData):
+class BinnedExperiment(BinnedRows):
     "Bound data with what they say alone, and what other data there could be."
 
     @property
@@ -100,6 +104,10 @@ class BinnedExperiment(BinnedData):
         "The likelihood of one simulated data set for each theta."
         return self.with_data(*self.model.sample(theta, seed=seed))._changed(expected_data=False)
 
+# %% ../../nbs/07_binned/12_likelihood.ipynb #simulated
+class SimulatedExperiment(BinnedExperiment):
+    "Bound data whose templates may be simulated."
+
     @property
     def has_sandwich(self) -> bool:
         "Whether the error of an estimate is not that of the curvature, see `sandwich`."
@@ -107,15 +115,21 @@ class BinnedExperiment(BinnedData):
 
     @torch.no_grad()
     def sandwich(self, theta: Float[Tensor, "data parameters"]) -> tuple[Tensor, Tensor]:
-        "H and B of the error H^-1 B H^-1 (data, parameters, parameters): of the data, or on average if they are Asimov's."
+        "H and B of the error H^-1 B H^-1 (data, parameters, parameters); on average if the data are Asimov's."
         if self.expected_data:
             expected = self.model.expected_information(theta)
             return expected.information, expected.score
         hessian = self.model.derivatives(theta, self.counts, self.auxdata)[2]
         return -hessian, self.model.score_covariance(theta, self.counts, self.auxdata)
 
+    @torch.no_grad()
+    def simulated_score(self, theta: Float[Tensor, "data parameters"]) -> Float[Tensor, "data parameters parameters"]:
+        "The part of B that is due to the simulation: the noise of the slopes, B - H, and its share of H in each bin."
+        curvature, score = self.sandwich(theta)
+        return score - curvature + self.model.simulated_curvature(theta, self.counts, self.auxdata)
+
 # %% ../../nbs/07_binned/12_likelihood.ipynb #class
-class BinnedLikelihood(BinnedExperiment):
+class BinnedLikelihood(SimulatedExperiment):
     "The likelihood of a binned model for one data set or a batch; made by `BinnedModel.at`."
 
     def log_prob(self, theta: Float[Tensor, "*#batch parameters"]) -> Float[Tensor, "*#batch"]:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .compile import compile_measurement, compile_processes
+from .compile import CompiledModel, compile_measurement, compile_processes
 from .constraints import constraint_information, measured_parameters
 from .effects import Clip
 from .export import changed_workspace, processes_to_workspace
@@ -34,34 +34,16 @@ from hepinf.binned.poisson import (
     rows_at_once,
     total_deviance,
 )
-from .predictions import impossible_data, negative_yield
+from .predictions import impossible_data, negative_yield, require_lengths, require_values
 from .processes import Parameter, Process
 from .sandwich import SimulatedPredictions
+from .staterror import compile_simulated
 from ..core.arrays import as_tensor
 from ..core.errors import InputError
 from ..core.expansion import Arrow
 from ..core.tables import Markdown, markdown_table, number
-from ..workspaces.measurement import Measurement, PoiChoice, read_workspace
+from ..workspaces.measurement import Measurement, PoiChoice, measurement_of, read_workspace
 from ..workspaces.parameters import parameter_counts
-
-# %% ../../nbs/07_binned/14_model.ipynb #data
-def require_lengths(counts: Tensor, auxdata: Tensor, bins: int, constraints: int) -> None:
-    "Refuse data of the wrong length."
-    size = counts.shape[-1] if counts.dim() else 0
-    if size != bins:
-        both = f": these are counts and {constraints} auxiliary data; pass the latter as auxdata"
-        raise InputError(f"counts have {size} bins, the model {bins}{both if size == bins + constraints else ''}")
-    if auxdata.shape[-1:] != (constraints,):
-        raise InputError(f"auxdata have {auxdata.shape[-1]} values, the model {constraints} constraints")
-
-
-def require_values(what: str, values: Tensor, bad: Tensor, label: Callable[[int], str]) -> None:
-    "Refuse data with a bad value, naming the first and its data set."
-    if bool(bad.any()):
-        *batch, k = bad.nonzero()[0].tolist()
-        data_set = f" of data set {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""
-        value = float(values[(*batch, k)])
-        raise InputError(f"{what} {label(k)}{data_set}: {value} is no measurement")
 
 # %% ../../nbs/07_binned/14_model.ipynb #density
 class LogLikelihood(SimulatedPredictions):
@@ -201,6 +183,21 @@ class DescribedModel(MeasuredModel):
         """
         return model_workspace(self, poi, counts)
 
+    def with_noise(self, form: str, variations: str | None = None) -> "DescribedModel":
+        """The same model with another form of the noise of its templates, see `BinnedModel`.
+
+        Of a workspace, `lite` and `full` profile its staterrors; `full` needs to know how the `variations` were
+        simulated: "proportional" (weights of the same events) or "independent".
+        Raises: InputError if nothing is known of the simulation.
+        """
+        if self.workspace is None:
+            return self.in_form(form)
+        if self.yields.clip:
+            raise InputError(f"mc={form!r}: clipped yields have no Gaussian noise; leave one of the two")
+        read = measurement_of(self.workspace, self.measurement, self.poi)
+        read, compiled = compile_simulated(read, self.modifier_settings, form, variations, self.device)
+        return model_of(type(self), read, compiled, self.modifier_settings)
+
     def table(self) -> Markdown:
         "The parameters in one line, and the channels with their bins, events and samples."
         return model_table(self)
@@ -217,8 +214,8 @@ def warn_of_noise(model: DescribedModel, poi: str) -> None:
     expected, k = model.expected_information(model.nominal), model.index(poi)
     full, lite = (float(v[k, k]) ** 0.5 for v in (expected.covariance, torch.linalg.inv(expected.curvature)))
     warnings.warn(
-        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with it "
-        f"a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
+        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with "
+        f"it a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
         stacklevel=4,
     )
 
@@ -250,6 +247,16 @@ def described(model: DescribedModel, read: Measurement, modifier_settings: Mappi
     model.observed = model.nominal.new_tensor(read.observed)
     start = negative_yield(model, model.nominal)
     model.problems = (*read.problems, *([f"at the start {start}"] if start else []))
+
+
+def model_of(
+    kind: type, read: Measurement, compiled: CompiledModel, modifier_settings: Mapping | None
+) -> DescribedModel:
+    "The model of a measurement."
+    model = kind.__new__(kind)
+    DescribedModel.__init__(model, compiled)
+    described(model, read, modifier_settings)
+    return model
 
 # %% ../../nbs/07_binned/14_model.ipynb #class
 class BinnedModel(DescribedModel):
@@ -288,8 +295,5 @@ class BinnedModel(DescribedModel):
     ) -> "BinnedModel":
         "The model of a HistFactory workspace, parameters as in pyhf. Raises: InputError that names what is wrong."
         read = read_workspace(source, measurement=measurement, poi=poi, patch=patch)
-        model = cls.__new__(cls)
         compiled = replace(compile_measurement(read, modifier_settings, device), clip=Clip(clip_samples, clip_bins))
-        DescribedModel.__init__(model, compiled)
-        described(model, read, modifier_settings)
-        return model
+        return model_of(cls, read, compiled, modifier_settings)

@@ -213,7 +213,7 @@ class LiteTerms:
         return self.root_slopes.mT @ (weights[..., None] * self.root_slopes)
 
     def residual(self, weights: Tensor) -> Tensor | float:
-        "By what weights (points, bins) times v bend the yields of the cells, beside their own residuals (points, cells)."
+        "By what weights (points, bins) times v bend the yields of the cells (points, cells)."
         return (weights * self.root).repeat(1, self.y.slots) * self.relative
 
 
@@ -228,7 +228,7 @@ def relative_errors(samples: Sequence[CompiledSample], grid: Grid) -> Float[Tens
         variance[bins] += sample.covariance[:, 0, 0].double()
         total[bins] += sample.template.double()
     delta = torch.where(total != 0, variance.sqrt() / torch.where(total != 0, total, 1.0), 0.0)
-    for span, sample in noisy:
+    for span, _ in noisy:
         start = span.start % grid.bins
         relative[span] = delta[start : start + span.stop - span.start]
     return relative

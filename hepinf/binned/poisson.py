@@ -53,7 +53,7 @@ def log_likelihood(
 def total_deviance(
     nu: Tensor | ProfiledBins, theta: Tensor, counts: Tensor, auxdata: Tensor, constraints: Constraints
 ) -> tuple[Tensor, Tensor]:
-    "Deviance of the counts, with what templates cost (*batch,), and of each auxiliary measurement (*batch, constraints)."
+    "Deviance of counts and simulated templates (*batch,), and of auxiliary measurements (*batch, constraints)."
     nu, penalty = _with_penalty(nu)
     expected, measured = expected_auxdata(constraints, theta), constraints.measured
     pull = (auxdata - expected) / torch.ones_like(measured).index_copy(0, constraints.normal, constraints.sd)

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/07_binned/13_predictions.ipynb #imports
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
@@ -24,6 +25,19 @@ from ..core.errors import InputError
 from ..core.random import Seed, as_generator
 
 # %% ../../nbs/07_binned/13_predictions.ipynb #parameters
+def yields_of(compiled: CompiledModel, settings: tuple, names: Sequence[str]) -> PoissonYields:
+    "The yields of a compiled model: of simulated templates, of formulas, clipped, or in blocks where that is smaller."
+    noisy = SimulatedYields(*settings[:4], compiled.form) if compiled.form != "none" else None
+    if compiled.functions:
+        inner = PoissonYields(*settings) if noisy is None else noisy
+        return FunctionYields(inner, Functions(compiled.functions, names))
+    if noisy is not None:
+        return noisy
+    yields = PoissonYields(*settings) if compiled.clip else compile_yields(*settings)
+    yields.clip = compiled.clip
+    return yields
+
+# %% ../../nbs/07_binned/13_predictions.ipynb #named
 class NamedParameters:
     "The parameters and channels of a compiled model; float64, on the device of its templates."
 
@@ -37,15 +51,7 @@ class NamedParameters:
         self.bounds = torch.tensor([p.bounds for p in parameters], **options).reshape(-1, 2)
         scale = torch.tensor(compiled.scale, **options)
         settings = (compiled.samples, list(bins.values()), scale, compiled.rate_code, compiled.floor)
-        noisy = SimulatedYields(*settings[:4], compiled.form) if compiled.form != "none" else None
-        if compiled.functions:
-            inner = PoissonYields(*settings) if noisy is None else noisy
-            self.yields = FunctionYields(inner, Functions(compiled.functions, self.parameter_names))
-        elif noisy is not None:
-            self.yields = noisy
-        else:
-            self.yields = PoissonYields(*settings) if compiled.clip else compile_yields(*settings)
-            self.yields.clip = compiled.clip
+        self.yields = yields_of(compiled, settings, self.parameter_names)
         self.constraints = compile_constraints([p.constraint for p in parameters], self.device)
         self.constrained, self.auxdata = self.constraints.parameter.tolist(), self.constraints.measured
         self.channels: dict[str, slice] = {}
@@ -68,6 +74,25 @@ class NamedParameters:
         for name, value in values.items():
             theta[self.index(name)] = value
         return theta
+
+# %% ../../nbs/07_binned/13_predictions.ipynb #data
+def require_lengths(counts: Tensor, auxdata: Tensor, bins: int, constraints: int) -> None:
+    "Refuse data of the wrong length."
+    size = counts.shape[-1] if counts.dim() else 0
+    if size != bins:
+        both = f": these are counts and {constraints} auxiliary data; pass the latter as auxdata"
+        raise InputError(f"counts have {size} bins, the model {bins}{both if size == bins + constraints else ''}")
+    if auxdata.shape[-1:] != (constraints,):
+        raise InputError(f"auxdata have {auxdata.shape[-1]} values, the model {constraints} constraints")
+
+
+def require_values(what: str, values: Tensor, bad: Tensor, label: Callable[[int], str]) -> None:
+    "Refuse data with a bad value, naming the first and its data set."
+    if bool(bad.any()):
+        *batch, k = bad.nonzero()[0].tolist()
+        data_set = f" of data set {batch[0] if len(batch) == 1 else tuple(batch)}" if batch else ""
+        value = float(values[(*batch, k)])
+        raise InputError(f"{what} {label(k)}{data_set}: {value} is no measurement")
 
 # %% ../../nbs/07_binned/13_predictions.ipynb #impossible
 def bin_label(model: NamedParameters, k: int) -> str:

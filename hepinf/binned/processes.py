@@ -163,11 +163,11 @@ def require_simulated(where: str, process: Process, bins: int) -> None:
         raise InputError(f"{where}, mc: the covariance has {len(mc.covariance)} bins, the template {bins}")
     if missing := [name for name in process.variations if name not in mc.variations]:
         raise InputError(
-            f"{where}, mc: the covariance says nothing of the variation {missing[0]!r}: was it made from the same events "
-            "(Simulated.proportional) or simulated by itself (Simulated.independent)?"
+            f"{where}, mc: the covariance says nothing of the variation {missing[0]!r}: was it made from the same "
+            "events (Simulated.proportional) or simulated by itself (Simulated.independent)?"
         )
 
-
+# %% ../../nbs/07_binned/07_processes.ipynb #check-process
 def require_process(process: Process, parameters: Mapping[str, Parameter], bins: int) -> None:
     "Refuse a process with unknown parameters or wrong templates."
     where = f"process {process.name!r}"
@@ -191,7 +191,7 @@ def require_process(process: Process, parameters: Mapping[str, Parameter], bins:
     for label, template in templates.items():
         require_template(f"{where}, {label}", template, bins, signed)
 
-
+# %% ../../nbs/07_binned/07_processes.ipynb #check-all
 def check_processes(processes: Sequence[Process], parameters: Sequence[Parameter]) -> None:
     "Refuse inconsistent templates, naming the process and the bin."
     by_name = {p.name: p for p in parameters}

@@ -65,7 +65,8 @@ def compile_rows(model: BinnedModel, rows: Sequence[ProcessRows]) -> list[RowSam
             RowSample(
                 model.channels[process.channel], templates, covariance, factors, model.nominal[list(factors)],
                 torch.tensor(places, dtype=torch.int64, device=model.device), model.nominal[places],
-                torch.tensor([v.step for v in process.variations.values()], **options), INTERPOLATIONS[model.interpolation],
+                torch.tensor([v.step for v in process.variations.values()], **options),
+                INTERPOLATIONS[model.interpolation],
             )
         )  # fmt: skip
     return samples

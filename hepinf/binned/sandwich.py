@@ -28,11 +28,19 @@ from ..core.errors import InputError
 def score_terms(
     y: SimulatedYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
 ) -> tuple[Tensor, ...]:
-    "Nothing twice, and the parts of B: slopes (points, bins, parameters), weights (points, bins), diagonal (points, parameters)."
+    "Two zeros, and of B slopes (points, bins, parameters), weights (points, bins), diagonal (points, parameters)."
     slopes, weights = y.score_slopes(theta, counts)
     curvature = constraint_slopes(c, theta, auxdata)[1]
     diagonal = torch.zeros_like(theta).index_copy_(1, c.parameter, curvature)
     return theta.new_zeros(len(theta)), torch.zeros_like(theta), slopes, weights, diagonal
+
+
+def share_terms(
+    y: SimulatedYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
+) -> tuple[Tensor, ...]:
+    "Zero, and gradient and Hessian by the share of the simulation."
+    _, gradient, hessian = y.simulated_share(theta, counts)
+    return theta.new_zeros(len(theta)), gradient, hessian
 
 # %% ../../nbs/07_binned/24_sandwich.ipynb #expected
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def expected_information(
     return ExpectedInformation(curvature, curvature - noise, score, noise)
 
 # %% ../../nbs/07_binned/24_sandwich.ipynb #model
-class SimulatedPredictions(Predictions):
+class NoisyPredictions(Predictions):
     "Predictions that know how well they were simulated."
 
     @property
@@ -79,7 +87,7 @@ class SimulatedPredictions(Predictions):
         "How the noise of the templates enters: `none`, `lite` or `full`."
         return self.yields.form
 
-    def with_noise(self, form: str) -> "SimulatedPredictions":
+    def in_form(self, form: str) -> "NoisyPredictions":
         "The same model with another form of the noise of its templates."
         if form not in FORMS:
             raise InputError(unknown_name("mc", form, FORMS))
@@ -95,6 +103,10 @@ class SimulatedPredictions(Predictions):
         theta = self._checked_theta(theta)
         return torch.zeros_like(self.yields(theta)) if self.mc == "none" else self.yields.variance(theta)
 
+# %% ../../nbs/07_binned/24_sandwich.ipynb #model-information
+class SimulatedPredictions(NoisyPredictions):
+    "Predictions that know what the noise of their templates does to an estimate."
+
     def score_covariance(
         self, theta: Tensor, counts: Tensor, auxdata: Tensor
     ) -> Float[Tensor, "*batch parameters parameters"]:
@@ -105,6 +117,11 @@ class SimulatedPredictions(Predictions):
             terms, rows_at_once(self.yields)[2], self._checked_theta(theta), counts, auxdata
         )
         return slopes.mT @ (weights[..., None] * slopes) + torch.diag_embed(diagonal)
+
+    def simulated_curvature(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
+        "The curvature of each bin times the share of the simulation in its variance, summed."
+        terms = bound_terms(share_terms, self.yields, self.constraints)
+        return -in_chunks(terms, rows_at_once(self.yields)[1], self._checked_theta(theta), counts, auxdata)[2]
 
     def expected_information(
         self, theta: Float[Tensor, "*batch parameters"], guarded: bool = False

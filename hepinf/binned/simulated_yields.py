@@ -28,7 +28,7 @@ from .terms import Terms, poisson_terms
 
 # %% ../../nbs/07_binned/23_simulated_yields.ipynb #class
 class SimulatedTerms(PoissonYields):
-    "Yields with their variance."
+    "Templates, and how well they were simulated."
 
     def __init__(
         self,
@@ -53,6 +53,10 @@ class SimulatedTerms(PoissonYields):
             vars(other).update(vars(self))
         other.form = form
         return other
+
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #noise-at
+class VariedYields(SimulatedTerms):
+    "Simulated yields with their variance."
 
     def noise_at(self, theta: Tensor, terms: Terms) -> FullTerms | LiteTerms:
         "The variance at some points (points, parameters)."
@@ -79,8 +83,8 @@ class SimulatedTerms(PoissonYields):
         bins = profiled_bins(terms.nu, noise.variance, counts)
         return replace(terms, residual=(-bins.u).repeat(1, self.slots)), noise, bins
 
-
-class SimulatedYields(SimulatedTerms):
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #likelihood
+class ProfiledPoisson(VariedYields):
     "Yields of simulated templates, with the likelihood of given counts (points, bins)."
 
     def poisson_gradient(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor]:
@@ -99,6 +103,10 @@ class SimulatedYields(SimulatedTerms):
         root = bins.w.sqrt()[..., None] * (slopes - 2 * moved)
         return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
 
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #yields
+class SimulatedYields(ProfiledPoisson):
+    "Yields of simulated templates, with what their errors are made of."
+
     def poisson_slopes(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor, Tensor, Tensor]:
         "Profiled bins, gradient, slopes J - 2 u c and weights w of the convex part, and second derivatives left out."
         terms, noise, bins = self._all(theta, counts, 2)
@@ -113,6 +121,19 @@ class SimulatedYields(SimulatedTerms):
         total = bins.nu + noise.variance
         of_empty = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
         return slopes, torch.where(counts > 0, bins.w, of_empty)
+
+    def simulated_share(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor]:
+        "Gradient and Hessian of log L, each bin with the share v / (nu^2 / n + v) of the simulation in its variance."
+        terms, noise, bins = self._all(theta, counts, 2)
+        v = noise.variance
+        share = torch.where(counts > 0, v * bins.w, v / (bins.nu + v).clamp_min(torch.finfo(v.dtype).tiny))
+        slopes, moved = yield_slopes(self, self.groups, theta, terms), bins.u[..., None] * noise.slopes()
+        residual = share.repeat(1, self.slots) * terms.residual + noise.residual(share * bins.u**2)
+        curvature = mixed_curvature(self, self.groups, theta, replace(terms, residual=residual))
+        curvature = curvature + noise.curvature(share * bins.u**2)
+        root = (share * bins.w).sqrt()[..., None] * (slopes - 2 * moved)
+        gradient = -((share * bins.u)[:, None] @ (slopes - moved))[:, 0]
+        return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
 
     def expected_parts(self, theta: Tensor, guarded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For data as expected: slopes J (points, bins, parameters), half the slopes c of the variance, V = nu + v

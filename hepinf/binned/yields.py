@@ -80,6 +80,14 @@ class YieldTables:
     nominal: Tensor
     shapes: ShapeEffects
 
+    def profiled(self, theta: Float[Tensor, "*#batch parameters"], counts: Float[Tensor, "*#batch bins"]) -> Any:
+        "What the counts are compared with: the yields, or those of the best templates where these are uncertain."
+        return self(theta)
+
+    def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
+        "Expected events of each bin."
+        raise NotImplementedError
+
     @property
     def requires_grad(self) -> bool:
         "Whether templates want gradients."
@@ -127,10 +135,6 @@ class Yields(YieldTables):
         "Expected events of each bin."
         nu = self.by_cell(theta).sum(-2)
         return nu if self.clip.bins is None else nu.clamp_min(self.clip.bins)
-
-    def profiled(self, theta: Float[Tensor, "*#batch parameters"], counts: Float[Tensor, "*#batch bins"]) -> Any:
-        "What the counts are compared with: the yields, or those of the best templates where these are uncertain."
-        return self(theta)
 
     def mc_variance(self, cells: Float[Tensor, "*batch slots bins"]) -> Float[Tensor, "*batch bins"]:
         "Variance of the expected events of each bin from the finite simulated samples: sum of (cell / template)^2 w t."

@@ -62,7 +62,7 @@ class Coverage(Result):
             ["at a bound", str(self.one_sided)],
         ]
 
-# %% ../../nbs/08_infer/23_coverage.ipynb #summary
+# %% ../../nbs/08_infer/23_coverage.ipynb #bands
 def _bands(inside: Sequence[Bool[Tensor, " toys"]], levels: Sequence[float]) -> tuple[tuple[Band, ...], list[str]]:
     "Fractions of toys at each level, and sentences for those that no fluctuation explains."
     bands, said = tuple(fraction_covered(each) for each in inside), []
@@ -79,7 +79,7 @@ def require_levels(levels: Sequence[float]) -> None:
         if not 0 < level < 1:
             raise InputError(f"levels: between 0 and 1, not {level}")
 
-
+# %% ../../nbs/08_infer/23_coverage.ipynb #summary
 def summary(poi: str, toys: FittedToys, levels: Sequence[float], notes: tuple[str, ...] = ()) -> Coverage:
     "What fitted toys say. Raises: InputError if no toy has an error."
     good, two_sided = toys.fitted, toys.fitted & toys.error.isfinite()

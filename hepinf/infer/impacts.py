@@ -112,16 +112,22 @@ def _ranked(fit: FitResult, moved: FitResult, poi: str, nuisances: list[int], gr
     return Impacts(poi, names, *shift[order].unbind(1), *ranked, groups, gather(fit, moved.failures, groups))
 
 # %% ../../nbs/08_infer/08_impacts.ipynb #groups
-def _members(fit: FitResult, poi: str, group: str, patterns: Sequence[str]) -> list[int]:
-    "Positions of the parameters of a group that have an error. Raises: InputError for a pattern without a parameter."
+def matching_parameters(names: Sequence[str], group: str, patterns: str | Sequence[str]) -> list[int]:
+    "Positions of the parameters of a group. Raises: InputError for a pattern without a parameter."
     found: dict[int, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matcher = re.compile(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."))
-        matching = [k for k, name in enumerate(fit.names) if matcher.fullmatch(name)]
+        matching = [k for k, name in enumerate(names) if matcher.fullmatch(name)]
         if not matching:
-            raise InputError(f"group {group!r}: {unknown_name('parameter', pattern, fit.names)}")
+            raise InputError(f"group {group!r}: {unknown_name('parameter', pattern, names)}")
         found |= dict.fromkeys(matching)
+    return list(found)
+
+
+def _members(fit: FitResult, poi: str, group: str, patterns: str | Sequence[str]) -> list[int]:
+    "Positions of the parameters of a group that have an error."
     still = (fit.fixed | fit.at_bound).tolist()
+    found = matching_parameters(fit.names, group, patterns)
     return [k for k in found if not still[k] and fit.names[k] != poi]
 
 

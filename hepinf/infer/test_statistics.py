@@ -21,7 +21,8 @@ from ..core.numerics import broadcast_shape
 from ..core.protocols import Experiment
 from ..core.results import gather
 from .mle import fit
-from .result import FitResult, ThresholdScale, threshold_scale
+from .result import FitResult
+from .threshold import ThresholdScale, threshold_scale
 
 # %% ../../nbs/08_infer/10_test_statistics.ipynb #setup
 STATISTICS = ("qtilde", "q", "q0")
@@ -62,8 +63,8 @@ def _improve(test: "TestStatistic", conditional: FitResult) -> None:
         test.comparison = f"a fit with '{test.poi}' fixed lies above the free one: that was a local maximum"
 
 # %% ../../nbs/08_infer/10_test_statistics.ipynb #statistic
-class TestStatistic:
-    "The free fit of some data, and the test statistic for values of the parameter of interest."
+class FreeFit:
+    "The free fit of some data, and conditional ones that start there."
 
     def __init__(self, likelihood: Experiment, poi: str, statistic: str, start: Tensor | None = None):
         self.likelihood, self.poi, self.statistic = likelihood, poi, statistic
@@ -94,6 +95,10 @@ class TestStatistic:
         self.conditional_problems = self.conditional_problems or fits.failures
         self.last = fits
         return fits
+
+# %% ../../nbs/08_infer/10_test_statistics.ipynb #statistic-q
+class TestStatistic(FreeFit):
+    "The free fit of some data, and the test statistic for values of the parameter of interest."
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from scipy import optimize, stats
 from hepinf.binned.model import BinnedModel
 from hepinf.binned.processes import Parameter, Process
 from hepinf.core.errors import InputError
+from hepinf.infer.components import components
 from hepinf.infer.goodness import goodness_of_fit
 from hepinf.infer.hypotest import discovery, hypotest
 from hepinf.infer.impacts import impacts
@@ -48,6 +49,7 @@ ANSWERS = {
     "upper_limit": lambda model, **o: upper_limit(model, **o),
     "discovery by toys": lambda model, **o: discovery(model, toys=50, **o),
     "impacts": lambda model, **o: impacts(model, **o),
+    "components": lambda model, **o: components(model, **o),
     "goodness_of_fit": lambda model, **o: goodness_of_fit(model, **o),
 }
 
