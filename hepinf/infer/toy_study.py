@@ -27,7 +27,8 @@ from ..core.likelihood import adjusted
 from ..core.random import as_generator, spawn
 from .intervals import along_path, possible_start
 from .mle import fit
-from .result import FitResult, threshold_scale
+from .result import FitResult
+from .threshold import threshold_scale
 
 # %% ../../nbs/08_infer/22_toy_study.ipynb #tqdm
 with warnings.catch_warnings():  # without ipywidgets tqdm falls back to text, which is what we want, but warns
