@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .flows.flow import maf as maf
     from .infer.components import components as components
     from .infer.contours import contour as contour
+    from .infer.coverage import coverage as coverage
     from .infer.exclusion import exclusion as exclusion
     from .infer.goodness import goodness_of_fit as goodness_of_fit
     from .infer.grid import hypotest_grid as hypotest_grid
@@ -89,6 +90,7 @@ _HOMES = {
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
     "infer.components": ("components",),
     "infer.contours": ("contour",),
+    "infer.coverage": ("coverage",),
     "infer.exclusion": ("exclusion",),
     "infer.goodness": ("goodness_of_fit",),
     "infer.grid": ("hypotest_grid", "upper_limit_grid"),
@@ -125,7 +127,7 @@ __all__ = [
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
     "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
     "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "components", "contour", "coupling_flow",
-    "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc",
+    "coverage", "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc",
     "hypotest", "hypotest_grid", "impacts", "interval", "maf", "profile", "prune_parameters", "read_workspace", "scan",
     "upper_limit", "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
