@@ -61,6 +61,7 @@ class ShapesToy:
     bins: int = 20
     weight: float = 0.3  # expected events for one simulated event
     variations: str = "independent"  # how they are simulated: one of VARIATIONS
+    width: float = 0.1  # standard deviation of the bump, of the range of all bins
 
     def __post_init__(self):
         if self.variations not in VARIATIONS:
@@ -73,7 +74,7 @@ class ShapesToy:
     @property
     def signal(self) -> Float[Tensor, " bins"]:
         "300 events in the middle."
-        bump = torch.exp(-50 * (self.centres - 0.5) ** 2)
+        bump = torch.exp(-0.5 * ((self.centres - 0.5) / self.width) ** 2)
         return 300 * bump / bump.sum()
 
     @property
