@@ -127,9 +127,9 @@ __all__ = [
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
     "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulated", "Simulation", "TrainConfig",
     "TruncatedNormal", "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "components", "contour",
-    "coupling_flow", "coverage", "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc",
-    "hypotest", "hypotest_grid", "impacts", "interval", "maf", "profile", "prune_parameters", "read_workspace", "scan",
-    "upper_limit", "upper_limit_grid", "yield_table",
+    "coupling_flow", "coverage", "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit",
+    "goodness_of_fit", "hmc", "hypotest", "hypotest_grid", "impacts", "interval", "maf", "profile",
+    "prune_parameters", "read_workspace", "scan", "upper_limit", "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",
 ]  # fmt: skip
