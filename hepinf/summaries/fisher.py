@@ -180,6 +180,8 @@ def sigma_mu(
     slopes: Float[Tensor, "*batch nuisances bins"] | None = None,  # D_j = (up - down) / 2; None: statistical only
     *,
     ridge: float = 0.0,  # added to the information of the strengths; a loss takes 1e-6 to survive a collapse
+    mc_variance: Float[Tensor, "*batch bins"] | None = None,  # sum of w^2, all processes; None: simulated without end
+    unseen: Float[Tensor, " processes"] | None = None,  # weight of one more event of each, which no bin is better than
 ) -> Float[Tensor, "*batch pois"]:
     """Expected standard deviation of each signal strength, float64, differentiable; NaN where it is singular.
 
@@ -189,7 +191,10 @@ def sigma_mu(
     expected = background + signals.sum(-2)
     live = expected > _MIN_EVENTS
     signals = torch.where(live[..., None, :], signals, 0.0)
-    covariance = torch.diag_embed(torch.where(live, expected, 1.0))
+    variance = expected if mc_variance is None else expected + mc_variance.double()
+    if unseen is not None:
+        variance = variance + (unseen.double() ** 2).sum()
+    covariance = torch.diag_embed(torch.where(live, variance, 1.0))
     if slopes is not None:
         slopes = torch.where(live[..., None, :], slopes.double(), 0.0)
         covariance = covariance + slopes.mT @ slopes

@@ -18,16 +18,14 @@ from torch import Tensor, nn
 from ..core.checks import unknown_name
 from ..core.errors import InputError
 from .fisher import ExpectedUncertainty, information_matrix, sigma_mu, variance_at
+from .gram import few_events, noise_ratio
 from .histogram import softmax_bins, weighted_counts
 from .templates import Outputs, WeightMatrix, process_yields
 from ..train.networks import jvp
 
 # %% ../../nbs/09_summaries/08_losses.ipynb #sigma-loss
 class SigmaMuLoss:
-    """Sum of the expected standard deviations of all signal strengths.
-
-    Source: arXiv:2003.07186.
-    """
+    "Sum of the expected standard deviations of all signal strengths. Source: arXiv:2003.07186."
 
     def __init__(
         self,
@@ -35,19 +33,28 @@ class SigmaMuLoss:
         readout: Callable[[Tensor], Tensor],  # network outputs -> membership, such as `SigmoidBins`
         *,
         statistical: bool = False,  # leave the nuisances out
+        mc: bool | float = False,  # count simulation noise; a number: events of this sample per event of the templates
         ridge: float = 1e-6,  # keeps two strengths finite if all events collapse into one bin
     ):
         self.matrix, self.readout, self.statistical, self.ridge = matrix, readout, statistical, ridge
+        self.mc = noise_ratio(mc)
+        self.unseen = self.mc * matrix.unseen if mc else None
 
     def templates(self, outputs: Sequence[Outputs]) -> Float[Tensor, "columns bins"]:
         "Templates of signals, backgrounds and slopes, float64."
         return sum(scale * weighted_counts(self.readout(y.flatten(0, 1)), w.flatten(0, 1)) for y, w, scale in outputs)
 
+    def squares(self, outputs: Sequence[Outputs]) -> Float[Tensor, "processes bins"]:
+        "Sums of the squared weights of signals and backgrounds, float64; those of the sample that fills the templates."
+        nominal = ((self.readout(y[:, 0]), w[:, 0, : self.matrix.processes] ** 2, scale) for y, w, scale in outputs)
+        return self.mc * sum(scale * weighted_counts(members, squares) for members, squares, scale in nominal)
+
     def sigmas(self, outputs: Sequence[Outputs]) -> Float[Tensor, " signals"]:
         "The standard deviation of each strength."
         rows, signals, processes = self.templates(outputs), len(self.matrix.signals), self.matrix.processes
-        slopes = None if self.statistical else rows[processes:]
-        return sigma_mu(rows[:signals], rows[signals:processes].sum(0), slopes, ridge=self.ridge)
+        noise = {"mc_variance": self.squares(outputs).sum(0), "unseen": self.unseen} if self.mc else {}
+        noise["slopes"] = None if self.statistical else rows[processes:]
+        return sigma_mu(rows[:signals], rows[signals:processes].sum(0), ridge=self.ridge, **noise)
 
     def of(self, outputs: Sequence[Outputs]) -> Float[Tensor, ""]:
         "The loss from outputs that were computed before."
@@ -117,6 +124,8 @@ def evaluate(
     matrix: WeightMatrix,  # of events that were not trained on
     summary: Callable[[Tensor], Tensor],  # events (n, features) -> bin (n,)
     bins: int,
+    *,
+    mc: bool | float = False,  # count simulation noise in the total, as in `SigmaMuLoss`
 ) -> ExpectedUncertainty:
     "Expected uncertainty of each strength with the bins of a hard rule; NaN, with the reason, where singular."
     with torch.no_grad():
@@ -126,11 +135,14 @@ def evaluate(
         Outputs(nn.functional.one_hot(at, bins).to(w.dtype).unflatten(0, w.shape[:2]), w, 1.0)
         for at, (_, w) in zip(index, matrix.groups.values())
     ]
-    total, statistical = (
-        SigmaMuLoss(matrix, lambda m: m, statistical=without, ridge=0.0).sigmas(outputs) for without in (False, True)
-    )
+    loss = SigmaMuLoss(matrix, lambda m: m, ridge=0.0, mc=mc)
+    total = loss.sigmas(outputs)
+    statistical = SigmaMuLoss(matrix, lambda m: m, statistical=True, ridge=0.0).sigmas(outputs)
     lost = [name for name, value in zip(matrix.signals, total.tolist()) if math.isnan(value)]
     problems = (f"singular information: {bins} bins do not determine {', '.join(lost)}",) if lost else ()
+    if mc:
+        sums = loss.templates(outputs)[: matrix.processes]
+        problems += few_events(sums, loss.squares(outputs), loss.unseen, matrix.backgrounds)
     return ExpectedUncertainty(matrix.signals, total, statistical, problems)
 
 # %% ../../nbs/09_summaries/08_losses.ipynb #constrained

@@ -20,6 +20,7 @@ from ..core.checks import index_of, require_finite, unknown_name
 from ..core.errors import InputError
 from ..core.random import Seed, as_generator
 from .labels import as_processes, process_of_each
+from .samples import WeightedEvents, live_rows, own_weights, with_samples
 
 # %% ../../nbs/09_summaries/01_simulation.ipynb #shift
 @takes_arrays
@@ -59,7 +60,7 @@ def _require_labels(labels: Tensor, processes: Sequence[str]) -> None:
         if not bool((labels == c).any()):
             raise InputError(f"process {process!r} has no events")
 
-# %% ../../nbs/09_summaries/01_simulation.ipynb #arrays
+# %% ../../nbs/09_summaries/01_simulation.ipynb #table
 def _table(values: Any, where: str) -> Tensor:
     "Features of events in single precision. Raises: InputError for columns whose values it would merge."
     table = as_tensor(values, where)
@@ -80,7 +81,7 @@ def _table(values: Any, where: str) -> Tensor:
 
 _MAX_ROUNDING = 0.05  # of a standard deviation, by single precision
 
-
+# %% ../../nbs/09_summaries/01_simulation.ipynb #arrays
 def _shift(side: Any, where: str) -> Shift:
     "One side of a variation that moves events: the events, or the pair (events, weights)."
     if isinstance(side, tuple) and len(side) == 2:
@@ -88,13 +89,17 @@ def _shift(side: Any, where: str) -> Shift:
     return side if isinstance(side, Shift) else Shift(_table(side, where))
 
 
-def _sides(name: str, sides: Any) -> tuple[Tensor, Tensor] | tuple[Shift, Shift]:
-    "The pair (down, up) of a variation, of weights or of shifts."
+def _sides(name: str, sides: Any) -> tuple[Any, Any]:
+    "The pair (down, up) of a variation: of weights, of shifts, or of simulations."
     where = f"variation {name!r}"
     if not isinstance(sides, tuple | list) and len(getattr(sides, "shape", ())) > 1 and len(sides) == 2:
         sides = tuple(sides)
     if not isinstance(sides, tuple | list) or len(sides) != 2:
         raise InputError(f"{where}: a pair (down, up) is needed")
+    if any(isinstance(side, WeightedEvents) for side in sides):
+        if all(isinstance(side, WeightedEvents) for side in sides):
+            return tuple(sides)
+        raise InputError(f"{where}: one side is a Simulation of other events; the other side must be one as well")
     if not any(isinstance(side, tuple | Shift) for side in sides):
         pair = tuple(as_tensor(side, where, torch.float64) for side in sides)
         if all(side.dim() == 1 for side in pair):
@@ -158,6 +163,7 @@ class Simulation:
         default_factory=dict
     )  # by nuisance: weights of every event (down, up)
     shifts: Mapping[str, tuple[Shift, Shift]] = field(default_factory=dict)  # by nuisance: (down, up)
+    sample: Int[Tensor, " events"] | None = None  # 0: nominal; 1, 2, ...: rows that count in a varied template only
 
     def __post_init__(self):
         object.__setattr__(self, "processes", as_processes(self.processes, "processes"))
@@ -173,6 +179,7 @@ class Simulation:
             raise InputError(f"names of processes and of variations must be unique: {sorted(both) or self.processes}")
         require_finite(self.events, "events")
         columns = {"labels": self.labels, "weights": self.weights}
+        columns |= {} if self.sample is None else {"sample": self.sample}
         for name, (down, up) in self.weight_variations.items():
             columns |= {f"variation {name!r}, down": down, f"variation {name!r}, up": up}
         for name, pair in self.shifts.items():
@@ -194,7 +201,7 @@ class Simulation:
         *,
         features: Sequence[str] = (),  # names of the columns
     ) -> "Simulation":
-        """From plain arrays; each side of a variation is weights (n,), shifted events (n, features), or a pair of both.
+        """From plain arrays; side of a variation: weights (n,), shifted events (n, features), both, or a `Simulation`.
 
         Raises: InputError that names the argument, the variation or the event.
         """
@@ -210,11 +217,13 @@ class Simulation:
         position = {name: c for c, name in enumerate(processes)}
         pairs = {name: _sides(name, sides) for name, sides in (variations or {}).items()}
         shifts = {name: pair for name, pair in pairs.items() if isinstance(pair[0], Shift)}
-        by_weight = {name: pair for name, pair in pairs.items() if name not in shifts}
+        samples = {name: pair for name, pair in pairs.items() if isinstance(pair[0], WeightedEvents)}
+        by_weight = {name: pair for name, pair in pairs.items() if name not in shifts and name not in samples}
         weights = torch.ones(len(events)) if weights is None else weights
         index = torch.tensor([position[name] for name in names], dtype=torch.int64, device=events.device)
         weights = as_tensor(weights, "weights", torch.float64)
-        return cls(events, index, weights, processes, tuple(map(str, features)), by_weight, shifts)
+        nominal = cls(events, index, weights, processes, tuple(map(str, features)), by_weight, shifts)
+        return with_samples(nominal, samples)
 
     @property
     def nuisances(self) -> tuple[str, ...]:
@@ -239,6 +248,7 @@ class Simulation:
                 name: tuple(Shift(rule(s.events), None if s.weights is None else rule(s.weights)) for s in pair)
                 for name, pair in self.shifts.items()
             },
+            None if self.sample is None else rule(self.sample),
         )
 
     def to(self, device: torch.device | str) -> "Simulation":
@@ -254,7 +264,9 @@ class Simulation:
             {name: pair for name, pair in kind.items() if name in names}
             for kind in (self.weight_variations, self.shifts)
         )
-        return replace(self, weight_variations=by_weight, shifts=shifts)
+        chosen = replace(self, weight_variations=by_weight, shifts=shifts)
+        live = None if self.sample is None else live_rows(chosen)
+        return chosen if live is None or bool(live.all()) else chosen.apply(lambda x: x[live])
 
     def merged(self, groups: Mapping[str, Sequence[str]]) -> "Simulation":
         "The same events with several processes counted as one, by the name of the group; others keep their names."
@@ -268,14 +280,17 @@ class Simulation:
         if not fractions or min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
             raise InputError(f"fractions must be positive and add up to at most 1, got {list(fractions)}")
         order = torch.randperm(len(self.events), generator=as_generator(seed)).to(self.labels.device)
-        divided = [
-            _divide(order[self.labels[order] == c], self.weights, fractions, process)
-            for c, process in enumerate(self.processes)
-        ]
-        return [self._part(pieces) for pieces in zip(*divided)]
+        of_row, own = self.labels, own_weights(self)
+        if self.sample is not None:  # each sample of a process is divided for itself
+            of_row = torch.unique(self.labels + len(self.processes) * self.sample, return_inverse=True)[1]
+        divided = []
+        for c in range(int(of_row.max()) + 1):
+            rows = order[of_row[order] == c]
+            divided.append(_divide(rows, own, fractions, self.processes[int(self.labels[rows[0]])]))
+        return [self._part(pieces, of_row) for pieces in zip(*divided)]
 
-    def _part(self, pieces: Sequence[tuple[Tensor, Tensor]]) -> "Simulation":
-        "The rows of each process, with every weight times the factor of its process."
+    def _part(self, pieces: Sequence[tuple[Tensor, Tensor]], of_row: Tensor) -> "Simulation":
+        "The rows of each group, with every weight times the factor of its group."
         rows = torch.cat([part for part, _ in pieces])
-        factor = torch.stack([scale for _, scale in pieces]).to(self.weights.dtype)[self.labels[rows]]
+        factor = torch.stack([scale for _, scale in pieces]).to(self.weights.dtype)[of_row[rows]]
         return self.apply(lambda x: x[rows] * factor if x.dim() == 1 and x.is_floating_point() else x[rows])

@@ -7,7 +7,7 @@ __all__ = ['WeightMatrix', 'templates', 'binned_model']
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #imports
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
-from ..core.checks import index_of
+from ..binned.simulated import Simulated
+from ..core.checks import index_of, unknown_name
 from ..core.errors import InputError
 from ..stats.priors import Normal
+from .gram import gram_matrix, unseen_weight
 from .histogram import bin_counts
-from .simulation import Simulation, as_processes
+from .simulation import Shift, Simulation, as_processes
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #weights
 def _weights(simulation: Simulation, order: Sequence[int], dtype: torch.dtype) -> Float[Tensor, "n copies columns"]:
@@ -97,6 +99,12 @@ class WeightMatrix:
         "Number of signals and backgrounds."
         return len(self.signals) + len(self.backgrounds)
 
+    @property
+    def unseen(self) -> Float[Tensor, " processes"]:
+        "Expected events that one more simulated event of each process would have stood for."
+        columns = torch.cat([w[:, 0, : self.processes] for _, w in self.groups.values()])
+        return torch.tensor([unseen_weight(w) for w in columns.mT], dtype=torch.float64, device=columns.device)
+
     def batch_sizes(self, events: int) -> dict[str, int]:
         "Batch sizes that share about `events` events among the groups in proportion."
         total = sum(self.sizes.values())
@@ -121,7 +129,7 @@ def process_yields(matrix: WeightMatrix) -> Float[Tensor, " processes"]:
             )
     return yields
 
-# %% ../../nbs/09_summaries/02_templates.ipynb #templates
+# %% ../../nbs/09_summaries/02_templates.ipynb #templates-parts
 _CHUNK_EVENTS = 100_000  # events that a rule sees at a time
 
 
@@ -131,12 +139,38 @@ def _bins_of(summary: Callable[[Tensor], Tensor], events: Tensor) -> Int[Tensor,
         return torch.cat([summary(part) for part in events.split(_CHUNK_EVENTS)])
 
 
+def _weights_of(simulation: Simulation, shift: Shift) -> Tensor:
+    return simulation.weights if shift.weights is None else shift.weights
+
+
+def _simulated(
+    simulation: Simulation,
+    index: Sequence[Tensor],  # bin of each event, then of its copies
+    mine: Tensor,  # events of one process
+    bins: int,
+    names: Sequence[str],  # of the variations that count
+) -> Simulated:
+    "Covariance of the templates of one process."
+    columns, copies, at = [simulation.weights], [0], 1
+    for name, pair in (*simulation.weight_variations.items(), *simulation.shifts.items()):
+        shifted = name in simulation.shifts
+        if name in names:
+            columns += [_weights_of(simulation, s) for s in pair] if shifted else pair
+            copies += [at, at + 1] if shifted else [0, 0]
+        at += 2 * shifted
+    used = sorted(set(copies))
+    where = torch.stack([index[k][mine] for k in used], 1)
+    weights = torch.stack([w[mine].double() for w in columns], 1)
+    gram = gram_matrix(where, weights, [used.index(k) for k in copies], bins)
+    return Simulated(gram, tuple(names), unseen_weight(weights[:, 0]))
+
+# %% ../../nbs/09_summaries/02_templates.ipynb #templates
 def templates(
     simulation: Simulation,
     summary: Callable[[Tensor], Tensor],  # events (n, features) -> bin of each (n,), integers
     bins: int,
 ) -> list[Process]:
-    "Expected events per bin of each process, with the down and up templates of each nuisance."
+    "Expected events per bin of each process, the down and up templates of each nuisance, and the covariance of them."
     index = _bins_of(summary, simulation.events)
     shifted = {name: [_bins_of(summary, s.events) for s in pair] for name, pair in simulation.shifts.items()}
     processes = []
@@ -147,7 +181,7 @@ def templates(
         pairs = {name: (counts[1 + 2 * j], counts[2 + 2 * j]) for j, name in enumerate(simulation.weight_variations)}
         for name, pair in simulation.shifts.items():
             pairs[name] = tuple(
-                bin_counts(at[mine], bins, (simulation.weights if s.weights is None else s.weights)[mine, None])[0]
+                bin_counts(at[mine], bins, _weights_of(simulation, s)[mine, None])[0]
                 for at, s in zip(shifted[name], pair)
             )
         variations = {
@@ -155,7 +189,9 @@ def templates(
             for name, (down, up) in pairs.items()
             if bool((down != up).any() | (up != counts[0]).any())
         }
-        processes.append(Process(process, counts[0], variations=variations))
+        places = [index, *(at for pair in shifted.values() for at in pair)]
+        mc = _simulated(simulation, places, mine, bins, tuple(variations))
+        processes.append(Process(process, counts[0], variations=variations, mc=mc))
     return processes
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #refuse
@@ -186,24 +222,32 @@ def _require_templates(processes: Sequence[Process]) -> None:
         raise InputError(f"bin {int(empty.nonzero()[0])} expects no events; merge it with a neighbour")
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #model
+_MC_MODES = ("none", "lite", "full")
+
+
 def binned_model(
     simulation: Simulation,
     summary: Callable[[Tensor], Tensor],  # events (n, features) -> bin of each (n,), integers
     bins: int,
     signals: Sequence[str],  # processes with a strength parameter mu_<name>
     interpolation: str = "linear",  # of the templates to a nuisance, see `hepinf.binned.compile.INTERPOLATIONS`
+    *,
+    mc: str = "none",  # what the finite simulation leaves uncertain: "none" of it, "lite" or "full"
 ) -> BinnedModel:
     """The binned likelihood of a hard summary: strengths `mu_<signal>` (nominal 1) and one nuisance per variation.
 
-    Raises: InputError for an unknown signal, a negative sum of weights, and a bin that expects no events.
+    Raises: InputError for an unknown signal, an unknown `mc`, a negative sum of weights, a bin that expects no events.
     """
     signals = as_processes(signals)
+    if mc not in _MC_MODES:
+        raise InputError(unknown_name("treatment of the simulation", mc, _MC_MODES))
     for name in signals:
         index_of(simulation.processes, name, "process")
     processes = templates(simulation, summary, bins)
     _require_templates(processes)
     scaled = [
-        Process(p.name, p.template, f"mu_{p.name}" if p.name in signals else None, p.variations) for p in processes
+        replace(p, norm=f"mu_{p.name}" if p.name in signals else None, mc=None if mc == "none" else p.mc)
+        for p in processes
     ]
     used = {name for p in processes for name in p.variations}
     parameters = [Parameter(f"mu_{name}", 1.0) for name in signals]
