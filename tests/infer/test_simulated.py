@@ -188,8 +188,11 @@ def test_expected_error_is_that_of_toys():
 
 
 def step_toy(form, rows=2000, bins=200, seed=2):
-    """Two free templates with the same weights as the data: a flat one and one with a step of 3 %; strengths 1.3 and
-    0.7. Residuals of their difference over the root of 2, its errors, and the fraction of fits that converged. Source: the toy of arXiv:2401.10542."""
+    """Two free templates with the weights of the data, a flat one and one with a step of 3 %, strengths 1.3 and 0.7:
+    residuals of their difference over the root of 2, its errors, and the fraction of fits that converged.
+
+    Source: the toy of arXiv:2401.10542.
+    """
     generator = torch.Generator().manual_seed(seed)
     flat = torch.full((bins,), 5000.0, dtype=D)
     step = torch.where(torch.arange(bins) < bins // 2, 1.015, 0.985) * flat
