@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .binned.processes import Parameter as Parameter
     from .binned.processes import Process as Process
     from .binned.processes import Variation as Variation
+    from .binned.simulated import Simulated as Simulated
     from .core.errors import HepinfError as HepinfError
     from .core.likelihood import as_likelihood as as_likelihood
     from .core.results import Estimate as Estimate
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from .flows.flow import arqs as arqs
     from .flows.flow import coupling_flow as coupling_flow
     from .flows.flow import maf as maf
+    from .infer.components import components as components
     from .infer.contours import contour as contour
+    from .infer.coverage import coverage as coverage
     from .infer.exclusion import exclusion as exclusion
     from .infer.goodness import goodness_of_fit as goodness_of_fit
     from .infer.grid import hypotest_grid as hypotest_grid
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from .infer.intervals import interval as interval
     from .infer.intervals import profile as profile
     from .infer.mle import fit as fit
+    from .infer.pruning import prune_parameters as prune_parameters
     from .infer.result import FitResult as FitResult
     from .infer.upper_limit import Limit as Limit
     from .infer.upper_limit import upper_limit as upper_limit
@@ -79,11 +83,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "binned.model": ("BinnedModel",),
     "binned.processes": ("Parameter", "Process", "Variation"),
+    "binned.simulated": ("Simulated",),
     "core.errors": ("HepinfError",),
     "core.likelihood": ("as_likelihood",),
     "core.results": ("Estimate",),
     "flows.flow": ("Flow", "arqs", "coupling_flow", "maf"),
+    "infer.components": ("components",),
     "infer.contours": ("contour",),
+    "infer.coverage": ("coverage",),
     "infer.exclusion": ("exclusion",),
     "infer.goodness": ("goodness_of_fit",),
     "infer.grid": ("hypotest_grid", "upper_limit_grid"),
@@ -92,6 +99,7 @@ _HOMES = {
     "infer.impacts": ("impacts",),
     "infer.intervals": ("Interval", "interval", "profile"),
     "infer.mle": ("fit",),
+    "infer.pruning": ("prune_parameters",),
     "infer.result": ("FitResult",),
     "infer.upper_limit": ("Limit", "upper_limit"),
     "infer.yield_table": ("yield_table",),
@@ -118,10 +126,10 @@ __all__ = [
     "AmortisedPosterior", "BinnedModel", "Chains", "ConditionalFlow", "Coordinates", "Estimate", "FitResult", "Flow",
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
     "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
-    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "contour", "coupling_flow", "discovery",
-    "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc", "hypotest",
-    "hypotest_grid", "impacts", "interval", "maf", "profile", "read_workspace", "scan", "upper_limit",
-    "upper_limit_grid", "yield_table",
+    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "components", "contour", "coupling_flow",
+    "coverage", "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc",
+    "hypotest", "hypotest_grid", "impacts", "interval", "maf", "profile", "prune_parameters", "read_workspace", "scan",
+    "upper_limit", "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",
 ]  # fmt: skip

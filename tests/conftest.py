@@ -3,10 +3,12 @@
 import random
 from pathlib import Path
 
+import jaxtyping
 import pytest
-from jaxtyping import install_import_hook
+import typechecker
 
-install_import_hook("hepinf", "typechecker.check")
+jaxtyping.jaxtyped = typechecker.jaxtyped
+jaxtyping.install_import_hook("hepinf", "typechecker.check")
 
 import torch  # noqa: E402
 

@@ -1,7 +1,7 @@
 """Numbers that no change of the code's structure may change: everything here is compared with `golden/numbers.json`.
 
 A number that was meant to change is written anew by `python tests/test_golden.py --write`; the diff of the JSON file
-then shows what moved, and belongs into the same commit as the reason. The twelve runs of `hepinf sweep smoke` are
+then shows what moved, and belongs into the same commit as the reason. Four of the runs of `hepinf sweep smoke` are
 compared in `test_sweep.py`; `python tests/test_golden.py --sweep FOLDER` freezes those of a finished sweep.
 """
 
@@ -92,7 +92,7 @@ from hepinf.stats.priors import Poisson
 from hepinf.stats.priors import TruncatedNormal
 from hepinf.stats.priors import Uniform
 from hepinf.stats.whitening import Whitening
-from hepinf.stats.toys import coverage
+from hepinf.stats.toys import fraction_covered
 from hepinf.stats.toys import effective_bins
 from hepinf.stats.toys import median_band
 from hepinf.stats.toys import pull_summary
@@ -599,7 +599,7 @@ def metrics() -> Numbers:
     pulls = pull_summary(x)
     return {
         "median": list(median_band(x)),
-        "coverage": list(coverage(x.abs() < 1)),
+        "coverage": list(fraction_covered(x.abs() < 1)),
         "pulls": [pulls.mean.value, pulls.mean.error, pulls.sd.value, pulls.sd.error],
         "effective bins": values(effective_bins(x.abs().reshape(4, 10))),
     }

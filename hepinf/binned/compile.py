@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
-from torch import Tensor
 
 from .effects import Clip, CompiledRate, CompiledSample, CompiledShape
 from .interpolation import RATE_CODES, SHAPE_CODES
@@ -175,22 +174,20 @@ def compile_sample(
     c: int, channel: str, sample: dict, positions: Positions, code: str, device: torch.device | str | None = None
 ) -> CompiledSample:
     "A sample of channel number `c`; `code` interpolates its shapes."
-
-    def tensor(values: list) -> Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=device)
-
     where, bins = f"channel '{channel}', sample '{sample['name']}'", len(sample["data"])
-    shapes, rates, factors = [], [], []
+    shaped, templates, rates, factors = [], [sample["data"]], [], []
     for (name, kind), modifier in {(m["name"], m["type"]): m for m in sample["modifiers"]}.items():
         effect, first = MODIFIERS[kind].effect(modifier["data"]), positions.first[name]
         if effect.shape is not None:
-            down, up = effect.shape
-            shapes.append(CompiledShape(first, tensor(down), tensor(up), code))
+            shaped.append(first)
+            templates.extend(effect.shape)
         if effect.norm is not None:
             rates.append(CompiledRate(first, *effect.norm))
         if effect.factor:
             factors.append(positions.of_bins(where, kind, name, bins))
-    return CompiledSample(c, tensor(sample["data"]), shapes, rates, factors)
+    nominal, *varied = torch.tensor(templates, dtype=torch.float64, device=device)  # at once: many are slow to make
+    shapes = [CompiledShape(p, down, up, code) for p, down, up in zip(shaped, varied[::2], varied[1::2])]
+    return CompiledSample(c, nominal, shapes, rates, factors)
 
 # %% ../../nbs/07_binned/08_compile.ipynb #measurement
 def compile_measurement(

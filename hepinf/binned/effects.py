@@ -123,10 +123,11 @@ def compile_shapes(samples: Sequence[CompiledSample], grid: Grid) -> ShapeEffect
     linear = torch.zeros(len(keys), grid.cells, dtype=torch.float64, device=device)
     curved = torch.zeros_like(linear)
     for span, sample in zip(grid.spans, samples):
-        for x in sample.shapes:
-            k, down, up = position[x.code, x.parameter, x.centre, x.step], x.down.double(), x.up.double()
-            linear[k, span] = (up - down) / 2
-            curved[k, span] = (up + down) / 2 - sample.template.double()
+        if sample.shapes:
+            rows = [position[x.code, x.parameter, x.centre, x.step] for x in sample.shapes]
+            down, up = (torch.stack(side).double() for side in zip(*((x.down, x.up) for x in sample.shapes)))
+            linear[rows, span] = (up - down) / 2
+            curved[rows, span] = (up + down) / 2 - sample.template.double()
     codes, *columns = zip(*keys) if keys else ((), (), (), ())
     blocks = tuple((c, slice(codes.index(c), codes.index(c) + codes.count(c))) for c in dict.fromkeys(codes))
     parameter = torch.tensor(columns[0], dtype=torch.int64, device=device)

@@ -122,6 +122,12 @@ class SimulatedExperiment(BinnedExperiment):
         hessian = self.model.derivatives(theta, self.counts, self.auxdata)[2]
         return -hessian, self.model.score_covariance(theta, self.counts, self.auxdata)
 
+    @torch.no_grad()
+    def simulated_score(self, theta: Float[Tensor, "data parameters"]) -> Float[Tensor, "data parameters parameters"]:
+        "The part of B that is due to the simulation: the noise of the slopes, B - H, and its share of H in each bin."
+        curvature, score = self.sandwich(theta)
+        return score - curvature + self.model.simulated_curvature(theta, self.counts, self.auxdata)
+
 # %% ../../nbs/07_binned/12_likelihood.ipynb #class
 class BinnedLikelihood(SimulatedExperiment):
     "The likelihood of a binned model for one data set or a batch; made by `BinnedModel.at`."

@@ -186,12 +186,13 @@ class DescribedModel(MeasuredModel):
     def with_noise(self, form: str, variations: str | None = None) -> "DescribedModel":
         """The same model with another form of the noise of its templates, see `BinnedModel`.
 
-        Of a workspace, `lite` and `full` profile its staterrors; `full` needs to know how the `variations` were
-        simulated: "proportional" (weights of the same events) or "independent".
-        Raises: InputError if nothing is known of the simulation.
+        Of a workspace, `lite` and `full` profile its staterrors; for `full` say how the `variations` were simulated:
+        "proportional" (weights of the same events) or "independent". Raises: InputError if no errors are known.
         """
         if self.workspace is None:
-            return self.in_form(form)
+            if self.mc != "none" or form == "none":
+                return self.in_form(form)
+            return type(self)(self.processes, self.parameters, interpolation=self.interpolation, mc=form)
         if self.yields.clip:
             raise InputError(f"mc={form!r}: clipped yields have no Gaussian noise; leave one of the two")
         read = measurement_of(self.workspace, self.measurement, self.poi)

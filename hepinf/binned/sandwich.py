@@ -34,6 +34,14 @@ def score_terms(
     diagonal = torch.zeros_like(theta).index_copy_(1, c.parameter, curvature)
     return theta.new_zeros(len(theta)), torch.zeros_like(theta), slopes, weights, diagonal
 
+
+def share_terms(
+    y: SimulatedYields, c: Constraints, theta: Tensor, counts: Tensor, auxdata: Tensor
+) -> tuple[Tensor, ...]:
+    "Zero, and gradient and Hessian by the share of the simulation."
+    _, gradient, hessian = y.simulated_share(theta, counts)
+    return theta.new_zeros(len(theta)), gradient, hessian
+
 # %% ../../nbs/07_binned/24_sandwich.ipynb #expected
 @dataclass(frozen=True)
 class ExpectedInformation:
@@ -109,6 +117,11 @@ class SimulatedPredictions(NoisyPredictions):
             terms, rows_at_once(self.yields)[2], self._checked_theta(theta), counts, auxdata
         )
         return slopes.mT @ (weights[..., None] * slopes) + torch.diag_embed(diagonal)
+
+    def simulated_curvature(self, theta: Tensor, counts: Tensor, auxdata: Tensor) -> Tensor:
+        "The curvature of each bin times the share of the simulation in its variance, summed."
+        terms = bound_terms(share_terms, self.yields, self.constraints)
+        return -in_chunks(terms, rows_at_once(self.yields)[1], self._checked_theta(theta), counts, auxdata)[2]
 
     def expected_information(
         self, theta: Float[Tensor, "*batch parameters"], guarded: bool = False

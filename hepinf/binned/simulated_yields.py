@@ -122,6 +122,19 @@ class SimulatedYields(ProfiledPoisson):
         of_empty = torch.where(total > 0, 1 / torch.where(total > 0, total, 1.0), 0.0)
         return slopes, torch.where(counts > 0, bins.w, of_empty)
 
+    def simulated_share(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor]:
+        "Gradient and Hessian of log L, each bin with the share v / (nu^2 / n + v) of the simulation in its variance."
+        terms, noise, bins = self._all(theta, counts, 2)
+        v = noise.variance
+        share = torch.where(counts > 0, v * bins.w, v / (bins.nu + v).clamp_min(torch.finfo(v.dtype).tiny))
+        slopes, moved = yield_slopes(self, self.groups, theta, terms), bins.u[..., None] * noise.slopes()
+        residual = share.repeat(1, self.slots) * terms.residual + noise.residual(share * bins.u**2)
+        curvature = mixed_curvature(self, self.groups, theta, replace(terms, residual=residual))
+        curvature = curvature + noise.curvature(share * bins.u**2)
+        root = (share * bins.w).sqrt()[..., None] * (slopes - 2 * moved)
+        gradient = -((share * bins.u)[:, None] @ (slopes - moved))[:, 0]
+        return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
+
     def expected_parts(self, theta: Tensor, guarded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For data as expected: slopes J (points, bins, parameters), half the slopes c of the variance, V = nu + v
         (points, bins), and the noise of the slopes S / V, summed over bins (points, parameters, parameters).

@@ -6,8 +6,8 @@
 __all__ = ['Exact', 'GaussNewton']
 
 # %% ../../nbs/01_core/08_expansion.ipynb #imports
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -34,14 +34,35 @@ def cholesky(matrix: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor]:
     unit = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
     return torch.where(ok[..., None, None], factor, unit), ok
 
+# %% ../../nbs/01_core/08_expansion.ipynb #data-sets
+_T = TypeVar("_T", bound="_OfDataSets")
 
-def _chosen(better: Tensor, these: Iterable[Tensor], others: Iterable[Tensor]) -> Iterator[Tensor]:
-    "Rows of these tensors where `better`, of the others elsewhere."
-    return (torch.where(better.reshape(-1, *(1,) * (x.dim() - 1)), x, y) for x, y in zip(these, others))
+
+@dataclass
+class _OfDataSets:
+    "Tensors with one row for each data set, except those that all data sets share."
+
+    _shared: ClassVar[tuple[str, ...]] = ()
+
+    def _parts(self) -> dict[str, Tensor]:
+        "What has one row for each data set."
+        return {name: x for name, x in vars(self).items() if name not in self._shared}
+
+    def rows(self: _T, rows: Tensor) -> _T:
+        "The expansions of some data sets."
+        return replace(self, **{name: x[rows] for name, x in self._parts().items()})
+
+    def where(self: _T, better: Tensor, other: _T) -> _T:
+        "These expansions where they are better, others elsewhere."
+
+        def chosen(x: Tensor, y: Tensor) -> Tensor:
+            return torch.where(better.reshape(-1, *(1,) * (x.dim() - 1)), x, y)
+
+        return replace(self, **{name: chosen(x, getattr(other, name)) for name, x in self._parts().items()})
 
 # %% ../../nbs/01_core/08_expansion.ipynb #exact
 @dataclass
-class Exact:
+class Exact(_OfDataSets):
     "Value (data,), gradient (data, free) and curvature, minus the Hessian (data, free, free)."
 
     value: Float[Tensor, " data"]
@@ -59,17 +80,9 @@ class Exact:
         step = torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         return torch.where(ok[:, None], step, 0.0), 0.5 * (gradient * step).sum(1), ok
 
-    def rows(self, rows: Tensor) -> "Exact":
-        "The expansions of some data sets."
-        return Exact(*(x[rows] for x in vars(self).values()))
-
-    def where(self, better: Tensor, other: "Exact") -> "Exact":
-        "These expansions where they are better, others elsewhere."
-        return Exact(*_chosen(better, vars(self).values(), vars(other).values()))
-
 # %% ../../nbs/01_core/08_expansion.ipynb #gauss-newton
 @dataclass
-class GaussNewton:
+class GaussNewton(_OfDataSets):
     "Value (data,), gradient (data, free) and the factors of the curvature C + J^T W J."
 
     value: Float[Tensor, " data"]
@@ -100,17 +113,9 @@ class GaussNewton:
         step = torch.where(ok[:, None] & torch.isfinite(step), step, 0.0)
         return step, 0.5 * (gradient * step).sum(1), ok
 
-    def rows(self, rows: Tensor) -> "GaussNewton":
-        "The expansions of some data sets."
-        return GaussNewton(*(x[rows] for x in vars(self).values()))
-
-    def where(self, better: Tensor, other: "GaussNewton") -> "GaussNewton":
-        "These expansions where they are better, others elsewhere."
-        return GaussNewton(*_chosen(better, vars(self).values(), vars(other).values()))
-
 # %% ../../nbs/01_core/08_expansion.ipynb #arrow
 @dataclass
-class Arrow:
+class Arrow(_OfDataSets):
     "Value, gradient and a curvature whose blocks meet in the common parameters only."
 
     value: Float[Tensor, " data"]
@@ -121,9 +126,7 @@ class Arrow:
     own: Int[Tensor, "blocks own"]  # positions among the free parameters; their number where there is none
     common: Int[Tensor, " common"]
 
-    def _parts(self) -> tuple[Tensor, ...]:
-        "What has one row for each data set."
-        return self.value, self.gradient, self.blocks, self.border, self.corner
+    _shared = ("own", "common")
 
     def _split(self, values: Tensor, padding: float | bool = 0.0) -> tuple[Tensor, Tensor]:
         "Numbers of the free parameters by block (data, blocks, own), and of the common ones (data, common)."
@@ -172,14 +175,6 @@ class Arrow:
         whole[:, rows, columns], whole[:, columns, rows] = self.border, self.border
         whole[:, columns[:, None], columns] = self.corner
         return whole[:, :-1, :-1]
-
-    def rows(self, rows: Tensor) -> "Arrow":
-        "The expansions of some data sets."
-        return Arrow(*(x[rows] for x in self._parts()), self.own, self.common)
-
-    def where(self, better: Tensor, other: "Arrow") -> "Arrow":
-        "These expansions where they are better, others elsewhere."
-        return Arrow(*_chosen(better, self._parts(), other._parts()), self.own, self.common)
 
 # %% ../../nbs/01_core/08_expansion.ipynb #expansion
 Expansion = Exact | GaussNewton | Arrow

@@ -23,6 +23,7 @@ from ..core.tables import number
 from .intervals import free_fit, free_position, interval
 from .mle import fit as maximise
 from .result import FitResult
+from .threshold import threshold_scale
 
 # %% ../../nbs/08_infer/06_contours.ipynb #lines
 def threshold(level: float) -> float:
@@ -49,12 +50,13 @@ class Contour(Result):
 
     names: tuple[str, str]
     values: tuple[Float[Tensor, " columns"], Float[Tensor, " rows"]]
-    scan: Float[Tensor, "columns rows"]  # 2 [log L(best) - log L(values)]
+    scan: Float[Tensor, "columns rows"]  # 2 [log L(best) - log L(values)], divided as the notes say
     levels: tuple[float, ...]
     lines: tuple[list[Tensor], ...]  # of each level, polylines (points, 2)
     fit: FitResult  # the free fit
     theta: Float[Tensor, "columns rows parameters"]  # the conditional best points
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[list[str]]:
         "For each level its height, and the range of each parameter inside."
@@ -180,7 +182,9 @@ def contour(
             raise InputError(f"values of '{name}': two or more in increasing order are needed, not {axes[-1].tolist()}")
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     theta, log_prob, failed = _scan(likelihood, fit, pair, grid)
-    scan = 2 * (fit.log_prob - log_prob)
+    scale = threshold_scale(fit, *names)
+    scan = 2 * (fit.log_prob - log_prob) / scale.root**2
     lines = tuple(contour_lines(*axes, scan, threshold(level)) for level in levels)
-    problems = gather(problems, failed, *_judgements(fit, scan, height, axes, pair))
-    return Contour((names[0], names[1]), (axes[0], axes[1]), scan, tuple(levels), lines, fit, theta, problems)
+    problems = gather(problems, failed, *_judgements(fit, scan, height, axes, pair), scale.problem)
+    pairs, levels = ((names[0], names[1]), (axes[0], axes[1])), tuple(levels)
+    return Contour(*pairs, scan, levels, lines, fit, theta, problems, scale.notes)

@@ -23,8 +23,9 @@ from ..core.protocols import Likelihood
 from ..core.results import Result, gather
 from ..core.tables import number
 from .mle import fit as maximise
-from .result import BoundReached, FitResult, bound_sentences, threshold_scale
+from .result import BoundReached, FitResult, bound_sentences
 from .roots import falling_root
+from .threshold import threshold_scale
 
 # %% ../../nbs/08_infer/05_intervals.ipynb #free-fit
 def free_fit(likelihood: Likelihood, fit: FitResult | None) -> FitResult:

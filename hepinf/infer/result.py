@@ -41,6 +41,13 @@ def _covariance(
     inverse = torch.where(at_bound[:, :, None] | at_bound[:, None, :], math.nan, inverse)
     return torch.where(bad[:, None, None], math.nan, inverse)
 
+
+def _mean_ratio(covariance: Tensor, of_curvature: Tensor, pair: Int[Tensor, " pair"]) -> Float[Tensor, " rows"]:
+    "Root of the mean eigenvalue of one covariance over another, in some parameters. Source: Rao and Scott (1981)."
+    one, other = (x[:, pair[:, None], pair] for x in (covariance, of_curvature))
+    ratio = torch.linalg.solve_ex(other, one)[0]
+    return (ratio.diagonal(dim1=1, dim2=2).sum(1) / len(pair)).sqrt()
+
 # %% ../../nbs/08_infer/03_result.ipynb #reason
 def _flat_direction(curvature: Float[Tensor, "free free"], names: Sequence[str]) -> str:
     "Name the direction in which the likelihood is flat or curved upwards."
@@ -184,13 +191,15 @@ class FitResult(Result):
         parts = [self._curvature_covariances(rows).diagonal(dim1=1, dim2=2).sqrt() for rows in self._chunks()]
         return torch.cat(parts).reshape(self.theta.shape)
 
-    def inflation(self, name: str) -> Float[Tensor, "*batch"]:
-        "Error of a parameter over that of the curvature, by which a likelihood ratio misleads; 1 without noise."
+    def inflation(self, *names: str) -> Float[Tensor, "*batch"]:
+        "Error over that of the curvature, by which the likelihood ratio of parameters misleads; 1 without noise."
         if self.sandwich is None:
             return torch.ones_like(self.log_prob.detach())
-        k = self.index(name)
-        free = replace(self, at_bound=self.at_bound & (torch.arange(len(self.names), device=self.theta.device) != k))
-        return (free.error / free.curvature_error)[..., k]
+        pair = torch.tensor([self.index(name) for name in names], device=self.theta.device)
+        inside = torch.zeros_like(self.at_bound).index_fill(-1, pair, True)
+        free = replace(self, at_bound=self.at_bound & ~inside)  # what is tested is not held by its bound
+        ratios = [_mean_ratio(free._covariances(r), free._curvature_covariances(r), pair) for r in free._chunks()]
+        return torch.cat(ratios).reshape(self.log_prob.shape)
 
     @property
     def correlation(self) -> Float[Tensor, "*batch parameters parameters"]:
@@ -272,26 +281,3 @@ class FitResult(Result):
         pull = math.nan if self.constraints is None else float(self.pulls[k].detach())
         shown = number(float(self.error[k].detach())) if error is None else error
         return [self.names[k], number(float(self.theta[k].detach())), shown, "" if math.isnan(pull) else f"{pull:+.2f}"]
-
-# %% ../../nbs/08_infer/03_result.ipynb #threshold
-@dataclass(frozen=True)
-class ThresholdScale:
-    "By how much the root of a likelihood ratio is too large, and what a result says of it."
-
-    root: Float[Tensor, "*batch"]
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-
-
-def threshold_scale(fit: FitResult, name: str) -> ThresholdScale:
-    "The scale for the profile of one parameter; 1 where errors are those of the curvature."
-    inflation = fit.inflation(name)
-    if fit.sandwich is None:
-        return ThresholdScale(inflation)
-    lost = ~torch.isfinite(inflation) & fit.converged
-    root = torch.where(torch.isfinite(inflation), inflation, 1.0)
-    mean = number(float(root.square().mean()))
-    note = f"likelihood ratios of '{name}' are divided by {mean}, for the noise of the simulated templates"
-    many = "" if root.numel() == 1 else f" in {int(lost.sum())} of {root.numel()} fits"
-    problem = f"the noise of the simulated templates leaves '{name}' undetermined{many}: its range is a lower limit"
-    return ThresholdScale(root, (note,), problem if bool(lost.any()) else "")

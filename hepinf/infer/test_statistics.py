@@ -21,7 +21,8 @@ from ..core.numerics import broadcast_shape
 from ..core.protocols import Experiment
 from ..core.results import gather
 from .mle import fit
-from .result import FitResult, ThresholdScale, threshold_scale
+from .result import FitResult
+from .threshold import ThresholdScale, threshold_scale
 
 # %% ../../nbs/08_infer/10_test_statistics.ipynb #setup
 STATISTICS = ("qtilde", "q", "q0")

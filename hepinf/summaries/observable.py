@@ -280,6 +280,6 @@ class Observable:
         "Bin of each event."
         return self.partition.assign(self.score(events))
 
-    def model(self, simulation: Simulation, interpolation: str = "linear", *, mc: str = "none") -> BinnedModel:
+    def model(self, simulation: Simulation, interpolation: str = "linear", *, mc: str = "full") -> BinnedModel:
         "The binned likelihood of this observable, with templates from `simulation` (best one it was not fitted on)."
         return binned_model(simulation, self, self.bins, self.signals, interpolation, mc=mc)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..binned.model import BinnedModel
 from ..binned.processes import Parameter, Process, Variation
 from ..binned.simulated import Simulated
-from ..core.checks import index_of, unknown_name
+from ..core.checks import index_of
 from ..core.errors import InputError
 from ..stats.priors import Normal
 from .gram import gram_matrix, unseen_weight
@@ -222,9 +222,6 @@ def _require_templates(processes: Sequence[Process]) -> None:
         raise InputError(f"bin {int(empty.nonzero()[0])} expects no events; merge it with a neighbour")
 
 # %% ../../nbs/09_summaries/02_templates.ipynb #model
-_MC_MODES = ("none", "lite", "full")
-
-
 def binned_model(
     simulation: Simulation,
     summary: Callable[[Tensor], Tensor],  # events (n, features) -> bin of each (n,), integers
@@ -232,24 +229,19 @@ def binned_model(
     signals: Sequence[str],  # processes with a strength parameter mu_<name>
     interpolation: str = "linear",  # of the templates to a nuisance, see `hepinf.binned.compile.INTERPOLATIONS`
     *,
-    mc: str = "none",  # what the finite simulation leaves uncertain: "none" of it, "lite" or "full"
+    mc: str = "full",  # noise of the templates: "none", "lite" or "full", see `hepinf.binned.model`
 ) -> BinnedModel:
     """The binned likelihood of a hard summary: strengths `mu_<signal>` (nominal 1) and one nuisance per variation.
 
     Raises: InputError for an unknown signal, an unknown `mc`, a negative sum of weights, a bin that expects no events.
     """
     signals = as_processes(signals)
-    if mc not in _MC_MODES:
-        raise InputError(unknown_name("treatment of the simulation", mc, _MC_MODES))
     for name in signals:
         index_of(simulation.processes, name, "process")
     processes = templates(simulation, summary, bins)
     _require_templates(processes)
-    scaled = [
-        replace(p, norm=f"mu_{p.name}" if p.name in signals else None, mc=None if mc == "none" else p.mc)
-        for p in processes
-    ]
+    scaled = [replace(p, norm=f"mu_{p.name}" if p.name in signals else None) for p in processes]
     used = {name for p in processes for name in p.variations}
     parameters = [Parameter(f"mu_{name}", 1.0) for name in signals]
     parameters += [Parameter(n, 0.0, constraint=Normal(0.0, 1.0)) for n in simulation.nuisances if n in used]
-    return BinnedModel(scaled, parameters, interpolation=interpolation)
+    return BinnedModel(scaled, parameters, interpolation=interpolation, mc=mc)

@@ -6,7 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/04_workspaces/00_fields.ipynb #imports
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..core.checks import unknown_name
@@ -42,17 +42,25 @@ def checked_number(where: str, value: Any) -> float:
     return float(value)
 
 # %% ../../nbs/04_workspaces/00_fields.ipynb #numbers
+def _all_finite(values: Sequence) -> bool:
+    "Whether these are finite numbers; a NaN shows in the sum, wherever it stands."
+    if not {*map(type, values)} <= {int, float}:
+        return False
+    return max(values) < 1e100 and min(values) > -1e100 and sum(values) == sum(values)
+
+
 def checked_numbers(where: str, value: Any, length: int | None = None, positive: str = "") -> list[float]:
     "A list of finite numbers, of the given length; none negative if `positive` says what they are."
     if not isinstance(value, list) or not value:
         raise InputError(f"{where}: a list of numbers is needed, not {value!r:.60}")
     if length is not None and len(value) != length:
         raise InputError(f"{where}: {len(value)} values where {length} are needed")
-    numbers = [checked_number(f"{where}, bin {k}", item) for k, item in enumerate(value)]
-    for k, number in enumerate(numbers):
-        if positive and number < 0:
-            raise InputError(f"{where}: negative {positive} {number:.6g} in bin {k}")
-    return numbers
+    if not _all_finite(value):
+        value = [checked_number(f"{where}, bin {k}", item) for k, item in enumerate(value)]
+    if positive and min(value) < 0:
+        k, number = next((k, number) for k, number in enumerate(value) if number < 0)
+        raise InputError(f"{where}: negative {positive} {number:.6g} in bin {k}")
+    return [float(number) for number in value]
 
 # %% ../../nbs/04_workspaces/00_fields.ipynb #list
 def checked_list(where: str, value: Any, empty: bool = False) -> list:

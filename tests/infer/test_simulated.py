@@ -157,6 +157,33 @@ def test_interval_uses_the_scaled_threshold_and_says_so():
     assert not hi.interval(small("lite").at(COUNTS), "mu").notes
 
 
+def test_contours_use_the_mean_eigenvalue():
+    "The likelihood ratio of two parameters has the mean 2 times the mean eigenvalue of one covariance over the other."
+    likelihood = small().at(COUNTS)
+    fit = hi.fit(likelihood)
+    found = hi.contour(likelihood, ("mu", "jes"), points=5, fit=fit)
+    assert any("'mu', 'jes'" in note for note in found.notes)
+    curvature = -likelihood.quadratic(fit.theta[None], torch.arange(2)).curvature[0]
+    ratio = float((fit.covariance @ -curvature).diagonal().sum() / 2)
+    held = hi.fit(likelihood, fixed={"mu": float(found.values[0][1]), "jes": float(found.values[1][3])})
+    assert abs(float(found.scan[1, 3]) - 2 * float(fit.log_prob - held.log_prob) / abs(ratio)) < 1e-6
+
+
+def test_components_add_up_with_the_simulation_among_them():
+    "Quadrature to rounding; without noise the simulation has no part."
+    likelihood = small().at(COUNTS)
+    fit, parts = hi.fit(likelihood), hi.components(likelihood, "mu")
+    assert abs(float(parts.total) / fit.estimate("mu").error - 1) < 1e-10
+    total = parts.data**2 + parts.constraints**2 + parts.simulation**2
+    assert abs(float(total) / float(parts.total) ** 2 - 1) < 1e-10
+    exact = hi.components(small("none").at(COUNTS), "mu")
+    assert exact.simulation is None and float(parts.simulation) > 0.3 * float(exact.data)
+    asimov = small().at(small().asimov())
+    expected = hi.components(asimov.asimov(small().nominal), "mu")
+    wanted = small().expected_information(small().nominal).covariance[0, 0].sqrt()
+    torch.testing.assert_close(expected.total, wanted)
+
+
 def test_limits_and_tests_say_so():
     likelihood = small().at(COUNTS)
     for result in (

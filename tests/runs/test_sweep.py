@@ -377,23 +377,23 @@ def same(name: str) -> tuple[float, float]:
 
 
 def test_the_short_sweep_of_a_paper_runs_and_is_reported(tmp_path, monkeypatch):
-    """The twelve runs of `hepinf sweep smoke`: the frozen numbers, and a higher limit at a higher confidence level."""
+    """Four corners of `hepinf sweep smoke`: the frozen numbers, and a higher limit at a higher confidence level."""
     monkeypatch.delenv("HEPINF_PAPERS", raising=False)
     monkeypatch.chdir(tmp_path)
-    done = hepinf("sweep", "smoke", "--cores", "2", "-o", "out")
+    corners = yaml.safe_load(find_sweep("smoke").read_text()) | {"grid": {"level": [0.9, 0.99]}, "seeds": 2}
+    done = hepinf("sweep", spec("corners.yaml", **corners), "--cores", "2", "-o", "out")
     assert done.returncode == 0, done.stderr
-    assert "12 of 12, " in done.stderr
+    assert "4 of 4, " in done.stderr
     limits = {}
     for path in Path("out/points").glob("*/result.json"):
         result = read_result(path)
         (limit,) = (entry["value"] for entry in result["results"] if entry["name"] == "limit/small")
         limits[result["parameters"]["level"], result["seed"]] = limit
-    assert len(limits) == 12
     found, frozen = sweep_numbers(Path("out")), read("sweep_smoke.json")
-    assert found.keys() == frozen.keys()
-    assert not [line for name in frozen for line in differences(found[name], frozen[name], same)]
-    for seed in range(1, 5):
-        assert limits[0.9, seed] < limits[0.95, seed] < limits[0.99, seed]
+    assert found.keys() == {f"level-{level}_seed-{seed}" for level in (0.9, 0.99) for seed in (1, 2)}
+    assert not [line for name in found for line in differences(found[name], frozen[name], same)]
+    for seed in (1, 2):
+        assert limits[0.9, seed] < limits[0.99, seed]
     told = hepinf("report", "out", "-o", "tables")
     assert told.returncode == 0 and "| 0.9900 | limit/small " in told.stdout and "missing" not in told.stdout
-    assert (Path("tables") / "report.csv").read_text().count("limit/small,") >= 3
+    assert (Path("tables") / "report.csv").read_text().count("limit/small,") >= 2

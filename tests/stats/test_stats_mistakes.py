@@ -47,7 +47,7 @@ def test_weights_and_chains_take_arrays(form):
     np.testing.assert_allclose(importance.weighted_moments(form(x), form(log_w))[0], w @ x, rtol=1e-4, atol=1e-6)
     draws = rng.normal(size=(200, 4))
     assert chains.rhat(form(draws)) == pytest.approx(chains.rhat(torch.as_tensor(draws)), rel=1e-4)
-    assert toys.coverage(np.array([True, False, True, True])).value == 0.75
+    assert toys.fraction_covered(np.array([True, False, True, True])).value == 0.75
     assert toys.median_band(form([3.0, 1.0, 2.0])).value == 2.0
 
 

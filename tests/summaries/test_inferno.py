@@ -12,7 +12,7 @@ from hepinf.binned.processes import Parameter, Process, Variation
 from hepinf.infer.mle import fit
 from hepinf.problems import mixture3d as mixture
 from hepinf.stats.priors import Normal
-from hepinf.stats.toys import coverage, pull_summary
+from hepinf.stats.toys import fraction_covered, pull_summary
 from hepinf.summaries.fisher import expected_uncertainty, fisher_information, profiled_variance
 from hepinf.summaries.losses import InfernoLoss, paired_response, tangent_response
 from hepinf.summaries.observable import Observable
@@ -196,7 +196,7 @@ def test_toys_cover_and_pull_with_constraints():
     free = fit(model.at(counts, auxiliary))
     fixed = fit(model.at(counts, auxiliary), fixed=["s"])
     assert free.ok and fixed.ok, free.problems + fixed.problems
-    fraction = coverage(2 * (free.log_prob - fixed.log_prob) <= 1).value
+    fraction = fraction_covered(2 * (free.log_prob - fixed.log_prob) <= 1).value
     assert abs(fraction - 0.6827) < 4 * math.sqrt(0.6827 * 0.3173 / 2000)
     summary = pull_summary((free.theta[:, 0] - 50) / free.covariance[:, 0, 0].sqrt())
     assert abs(summary.mean.value) < 4 * summary.mean.error + 0.05  # Poisson skewness: about 1 / (6 sqrt(n)) of a width

@@ -308,3 +308,25 @@ def test_a_rough_truth_is_not_smoothed_away_where_it_can_be_seen():
     error = fits.covariance.diagonal(dim1=1, dim2=2).sqrt()
     assert abs(float(((fits.values - spike) / error).std()) - 1) < 0.1
     assert abs(float(fits.values[:, 9].mean()) - 0.15) < 0.015
+
+
+def test_an_observable_learns_from_samples_of_their_own():
+    "The background moves along x_2 in other events, or in the same: the score is as good."
+    n = 20_000
+
+    def background(seed: int, at: float) -> Tensor:
+        return torch.randn(n, 2, generator=torch.Generator().manual_seed(seed)) + torch.tensor([1.0, 1.0 + at])
+
+    signal = torch.randn(n, 2, generator=torch.Generator().manual_seed(1))
+    x, labels = torch.cat([signal, background(2, 0.0)]), ["signal"] * n + ["background"] * n
+    w = torch.cat([torch.full((n,), 50 / n), torch.full((n,), 1000 / n)])
+    step = torch.cat([torch.zeros(n, 2), torch.tensor([[0.0, 1.0]]).expand(n, 2)])
+    moved = tuple(Simulation.from_arrays(background(s, a), ["background"] * n, w[n:]) for s, a in ((3, -1.0), (4, 1.0)))
+    test = Simulation.from_arrays(x, labels, w, {"x2": (x - step, x + step)})
+    sigma = {}
+    for name, pair in (("shifts", (x - step, x + step)), ("samples", moved)):
+        observable = Observable(["signal"], training=TrainConfig(epochs=2, progress=False)).fit(
+            x, labels, w, {"x2": pair}
+        )
+        sigma[name] = float(evaluate(WeightMatrix.of(test, ["signal"]), observable, 8)["signal"])
+    assert abs(sigma["samples"] / sigma["shifts"] - 1) < 0.03

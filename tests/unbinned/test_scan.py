@@ -1,11 +1,8 @@
 """Scans with learnt densities: independent minimisers, coverage on the toy, large data, files of a user, edges."""
 
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -59,9 +56,9 @@ def test_extended_fit_equals_minuit():
 
 
 def test_exact_pulls_and_fixed_yields():
-    """40 toys with yields fixed as in the talk: means and widths of the pulls, within four standard deviations."""
-    generator, pulls = torch.Generator().manual_seed(5), []
-    for truth in bump.random_parameters(40, generator):
+    """20 toys with yields fixed as in the talk: means and widths of the pulls, within four standard deviations."""
+    generator, pulls, toys = torch.Generator().manual_seed(5), [], 20
+    for truth in bump.random_parameters(toys, generator):
         x = bump.pseudo_data(truth, generator, 1000, 10_000)
         rows = bin_events(x[:, 0], *bump.WINDOW, 2000)
         mixture = Mixture(EXACT, {"signal": 1000, "background": 10_000})
@@ -69,8 +66,8 @@ def test_exact_pulls_and_fixed_yields():
         assert found.ok, found.problems
         pulls.append((found.theta - truth) / found.error)
     pulls = torch.stack(pulls)
-    assert float(pulls.mean(0).abs().max()) < 4 / math.sqrt(40)
-    assert float((pulls.std(0) - 1).abs().max()) < 4 / math.sqrt(80)
+    assert float(pulls.mean(0).abs().max()) < 4 / math.sqrt(toys)
+    assert float((pulls.std(0) - 1).abs().max()) < 4 / math.sqrt(2 * toys)
 
 
 def test_parameters_beyond_the_box_are_said():
@@ -172,40 +169,6 @@ def test_grid_and_scan_agree():
     others = {"Gamma": float(found.theta[1]), "tau": float(found.theta[2])}
     values, _ = grid(likelihood, {"M_pole": found.theta[0] + axis * found.error[0]}, others)
     assert int(values.argmax()) == 4 and float(values.max()) <= found.log_prob + 1e-6
-
-
-KILLED = """
-import sys, torch
-from hepinf.train.config import TrainConfig
-from hepinf.unbinned.conditional import train_conditional
-from hepinf.problems.dijet import events as dijet
-known = dijet.dijet_samples()
-density = train_conditional(
-    known["background"].x[:8000], None, dijet.BACKGROUND, training=TrainConfig(
-        epochs=int(sys.argv[2]), batch_size=128, progress=False, checkpoint=sys.argv[1], checkpoint_every=0.0,
-    ),
-)
-print(float(density.log_prob(known["background"].x[8000:8100], None).sum()))
-"""
-
-
-def test_training_resumes_after_a_kill(tmp_path):
-    """Killed in the middle and started again, the training ends with the same density."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def run(path, kill=False):
-        command = [sys.executable, "-c", KILLED, str(path), "6"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        if kill:
-            begun = time.monotonic()
-            while not path.exists() and time.monotonic() - begun < 120:
-                time.sleep(0.05)
-            process.send_signal(signal.SIGKILL)
-        return process.communicate()[0]
-
-    whole = float(run(tmp_path / "whole.safetensors"))
-    run(tmp_path / "cut.safetensors", kill=True)
-    assert float(run(tmp_path / "cut.safetensors")) == pytest.approx(whole, abs=1e-9)
 
 
 @pytest.mark.parametrize(("content", "wanted"), [(None, "there is no file"), ("short", "no column 'tau21_J2'")])
