@@ -324,7 +324,15 @@ def _process(**changes):
             lambda: Simulated(torch.eye(3, dtype=D)[None].triu() + t([0.0, 1.0, 0.0])[:, None].mT, ("a",)),
             "bin 0 is not symmetric",
         ),
-        (lambda: Simulated.independent(t(1.0, 2.0), {"a": (t(1.0), t(1.0))}), "one number for each bin"),
+        (
+            lambda: Simulated.independent(t(1.0, 2.0), {"a": (t(1.0), t(1.0))}),
+            "errors of variation 'a', down: one number for",
+        ),
+        (lambda: Simulated.independent(t(1.0, -2.0)), "errors: an error is not negative, as that of bin 1 is: -2"),
+        (
+            lambda: Simulated.proportional(t(1.0, 2.0), t(0.1, 0.1), {"a": hi.Variation(t(1.0), t(1.0), 1.0)}),
+            "variation 'a', down: one number for each of the bins",
+        ),
         (
             lambda: _process(mc=Simulated.independent(t(1.0))),
             "process 'p', mc: the covariance has 1 bins, the template 2",

@@ -129,7 +129,7 @@ def test_ninety_nuisances_by_weight_and_by_inverse():
     def quarters(events):
         return (torch.sigmoid(events[:, 0]) * 6).long().clamp(0, 5)
 
-    model = binned_model(simulation, quarters, 6, ["signal"])
+    model = binned_model(simulation, quarters, 6, ["signal"], mc="none")
     table = WeightMatrix.of(simulation, ["signal"], dtype=torch.float64)
     (events, w) = table.groups["still"]
     counts = histogram(torch.sigmoid(events[:, 0, 0]), torch.linspace(0, 1, 7), w[:, 0])
