@@ -125,11 +125,11 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AmortisedPosterior", "BinnedModel", "Chains", "ConditionalFlow", "Coordinates", "Estimate", "FitResult", "Flow",
     "Gamma", "HepinfError", "Interval", "Joint", "Limit", "LogNormal", "Mixture", "NFLikelihood", "Normal",
-    "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulation", "TrainConfig", "TruncatedNormal",
-    "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "components", "contour", "coupling_flow",
-    "coverage", "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit", "goodness_of_fit", "hmc",
-    "hypotest", "hypotest_grid", "impacts", "interval", "maf", "profile", "prune_parameters", "read_workspace", "scan",
-    "upper_limit", "upper_limit_grid", "yield_table",
+    "Observable", "Parameter", "Poisson", "Process", "SignalGrid", "Simulated", "Simulation", "TrainConfig",
+    "TruncatedNormal", "UnbinnedLikelihood", "Uniform", "Variation", "arqs", "as_likelihood", "components", "contour",
+    "coupling_flow", "coverage", "discovery", "exclusion", "expected_uncertainty", "fisher_information", "fit",
+    "goodness_of_fit", "hmc", "hypotest", "hypotest_grid", "impacts", "interval", "maf", "profile",
+    "prune_parameters", "read_workspace", "scan", "upper_limit", "upper_limit_grid", "yield_table",
     "binned", "core", "diagnostics", "flows", "infer", "plots", "posterior", "problems", "runs", "stats", "summaries",
     "surrogates", "train", "unbinned", "workspaces",
 ]  # fmt: skip

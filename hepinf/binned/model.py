@@ -6,7 +6,6 @@
 __all__ = ['BinnedModel']
 
 # %% ../../nbs/07_binned/14_model.ipynb #imports
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -36,7 +35,7 @@ from hepinf.binned.poisson import (
 )
 from .predictions import impossible_data, negative_yield, require_lengths, require_values
 from .processes import Parameter, Process
-from .sandwich import SimulatedPredictions
+from .sandwich import SimulatedPredictions, warn_of_noise
 from .staterror import compile_simulated
 from ..core.arrays import as_tensor
 from ..core.errors import InputError
@@ -155,8 +154,8 @@ def model_table(model: MeasuredModel) -> Markdown:
     return Markdown(f"{line}\n\n{markdown_table(rows)}{notes}")
 
 # %% ../../nbs/07_binned/14_model.ipynb #described
-class DescribedModel(MeasuredModel):
-    "A model that binds data, shows itself, and leaves as a workspace."
+class WrittenModel(MeasuredModel):
+    "A model that binds data, and shows itself."
 
     processes: list[Process]  # of a model that was not read
     interpolation: str
@@ -174,6 +173,20 @@ class DescribedModel(MeasuredModel):
         if counts is None:
             raise InputError("data: this model has no observation; pass counts, or model.asimov(), to model.at")
         return BinnedLikelihood(self, *self.require_data(counts, auxdata))
+
+    def table(self) -> Markdown:
+        "The parameters in one line, and the channels with their bins, events and samples."
+        return model_table(self)
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _repr_markdown_(self) -> str:
+        return str(self.table())
+
+# %% ../../nbs/07_binned/14_model.ipynb #noise-of
+class DescribedModel(WrittenModel):
+    "A model that leaves as a workspace, and takes another form of noise."
 
     def to_workspace(self, poi: str | None = None, counts: Float[Tensor, " bins"] | None = None) -> dict:
         """HistFactory workspace (pyhf JSON schema 1.0.0); of a model that was read, what it was read from.
@@ -199,28 +212,7 @@ class DescribedModel(MeasuredModel):
         read, compiled = compile_simulated(read, self.modifier_settings, form, variations, self.device)
         return model_of(type(self), read, compiled, self.modifier_settings)
 
-    def table(self) -> Markdown:
-        "The parameters in one line, and the channels with their bins, events and samples."
-        return model_table(self)
-
-    def __repr__(self) -> str:
-        return str(self.table())
-
-    def _repr_markdown_(self) -> str:
-        return str(self.table())
-
 # %% ../../nbs/07_binned/14_model.ipynb #workspace-of
-def warn_of_noise(model: DescribedModel, poi: str) -> None:
-    "Say by how much the errors of a workspace fall short of those of the model that it is made from."
-    expected, k = model.expected_information(model.nominal), model.index(poi)
-    full, lite = (float(v[k, k]) ** 0.5 for v in (expected.covariance, torch.linalg.inv(expected.curvature)))
-    warnings.warn(
-        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with "
-        f"it a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
-        stacklevel=4,
-    )
-
-
 def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | None) -> dict:
     "The workspace of a model, see `BinnedModel.to_workspace`."
     bins = model.yields.bins
@@ -232,7 +224,8 @@ def model_workspace(model: DescribedModel, poi: str | None, counts: Tensor | Non
         counts = model.asimov() if counts is None else counts
         if model.mc == "full":
             warn_of_noise(model, poi)
-        return processes_to_workspace(model.processes, model.parameters, model.interpolation, poi, counts.double())
+        processes = [replace(p, mc=None) for p in model.processes] if model.mc == "none" else model.processes
+        return processes_to_workspace(processes, model.parameters, model.interpolation, poi, counts.double())
     if poi is not None:
         model.index(poi)
     by_channel = None if counts is None else {name: counts[bins] for name, bins in model.channels.items()}

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/07_binned/24_sandwich.ipynb #imports
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -135,3 +136,14 @@ class SimulatedPredictions(NoisyPredictions):
     def _require_noise(self) -> None:
         if self.mc == "none":
             raise InputError("this model takes its templates as exact: make it with mc='full', from processes with mc")
+
+# %% ../../nbs/07_binned/24_sandwich.ipynb #warning
+def warn_of_noise(model: SimulatedPredictions, poi: str) -> None:
+    "Say by how much the errors of a workspace fall short of those of the model that it is made from."
+    expected, k = model.expected_information(model.nominal), model.index(poi)
+    full, lite = (float(v[k, k]) ** 0.5 for v in (expected.covariance, torch.linalg.inv(expected.curvature)))
+    warnings.warn(
+        f"a workspace holds one factor for the simulation in each bin; the noise of the variations is lost, and with "
+        f"it a factor {full / lite:.3f} of the expected error of '{poi}' ({full:.4g} becomes {lite:.4g})",
+        stacklevel=4,
+    )

@@ -63,12 +63,10 @@ class Simulated:
         unseen: float = 0.0,
     ) -> "Simulated":
         "Templates from simulations of their own."
-        rows = [as_tensor(errors, "errors", torch.float64)]
-        for name, pair in (variations or {}).items():
-            rows += [as_tensor(side, f"errors of variation {name!r}", torch.float64) for side in pair]
-        for row in rows:
-            if row.shape != rows[0].shape or row.dim() != 1:
-                raise InputError(f"errors: one number for each bin is needed, got {tuple(row.shape)}")
+        named = {"errors": errors}
+        for name, (down, up) in (variations or {}).items():
+            named |= {f"errors of variation {name!r}, down": down, f"errors of variation {name!r}, up": up}
+        rows = _histograms(named, positive=list(named))
         return cls(torch.diag_embed(torch.stack(rows, 1) ** 2), tuple(variations or ()), unseen)
 
     @classmethod
@@ -81,11 +79,11 @@ class Simulated:
         unseen: float = 0.0,
     ) -> "Simulated":
         "Templates that fluctuate together: weights of the same events, constant in each bin."
-        template, errors = (as_tensor(x, "templates and errors", torch.float64) for x in (template, errors))
-        sides = [side for v in (variations or {}).values() for side in (v.down, v.up)]
-        ratios = [
-            torch.where(template != 0, as_tensor(side, "variation", torch.float64) / template, 1.0) for side in sides
-        ]
+        named = {"template": template, "errors": errors}
+        for name, variation in (variations or {}).items():
+            named |= {f"variation {name!r}, down": variation.down, f"variation {name!r}, up": variation.up}
+        template, errors, *sides = _histograms(named, positive=["errors"])
+        ratios = [torch.where(template != 0, side / torch.where(template != 0, template, 1.0), 1.0) for side in sides]
         rows = torch.stack([torch.ones_like(template), *ratios], 1) * errors[:, None]
         return cls(rows[:, :, None] * rows[:, None], tuple(variations or ()), unseen)
 
@@ -97,6 +95,19 @@ class Simulated:
         places = [1 + 2 * self.variations.index(name) + side for name in variations for side in (0, 1)]
         rows = torch.tensor([0, *places], device=self.covariance.device)
         return Simulated(self.covariance[:, rows[:, None], rows], tuple(variations), self.unseen)
+
+
+def _histograms(named: Mapping[str, Any], positive: Sequence[str]) -> list[Tensor]:
+    "Histograms of one length, some without negative numbers. Raises: InputError that names the first bad one."
+    rows = {where: as_tensor(values, where, torch.float64) for where, values in named.items()}
+    first = next(iter(rows.values()))
+    for where, row in rows.items():
+        if row.dim() != 1 or row.shape != first.shape:
+            raise InputError(f"{where}: one number for each of the bins is needed, got the shape {tuple(row.shape)}")
+        if where in positive and bool((row < 0).any()):
+            k = int((row < 0).nonzero()[0])
+            raise InputError(f"{where}: an error is not negative, as that of bin {k} is: {float(row[k]):.4g}")
+    return list(rows.values())
 
 
 def _require_covariance(matrix: Float[Tensor, "bins sources sources"]) -> None:

@@ -104,7 +104,7 @@ class ProfiledPoisson(VariedYields):
         return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
 
 # %% ../../nbs/07_binned/23_simulated_yields.ipynb #yields
-class SimulatedYields(ProfiledPoisson):
+class ScoredYields(ProfiledPoisson):
     "Yields of simulated templates, with what their errors are made of."
 
     def poisson_slopes(self, theta: Tensor, counts: Tensor) -> tuple[ProfiledBins, Tensor, Tensor, Tensor, Tensor]:
@@ -134,6 +134,10 @@ class SimulatedYields(ProfiledPoisson):
         root = (share * bins.w).sqrt()[..., None] * (slopes - 2 * moved)
         gradient = -((share * bins.u)[:, None] @ (slopes - moved))[:, 0]
         return bins, gradient, torch.baddbmm(curvature, root.mT, root, alpha=-1)
+
+# %% ../../nbs/07_binned/23_simulated_yields.ipynb #expected
+class SimulatedYields(ScoredYields):
+    "Yields of simulated templates, with what data as expected will know."
 
     def expected_parts(self, theta: Tensor, guarded: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For data as expected: slopes J (points, bins, parameters), half the slopes c of the variance, V = nu + v

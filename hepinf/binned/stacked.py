@@ -31,7 +31,7 @@ from ..workspaces.measurement import Measurement
 class StackedNames:
     "What models of one structure share, and which of them each data set belongs to."
 
-    yields = SimpleNamespace(in_blocks=False)  # the curvature of a stack is dense
+    yields = SimpleNamespace(in_blocks=False, form="none")  # the curvature of a stack is dense
 
     def __init__(self, tables: StackTables, which: Int[Tensor, "*batch"], poi: str | None):
         self.tables, self.which, self.poi = tables, which, poi

@@ -55,8 +55,8 @@ class Contour(Result):
     lines: tuple[list[Tensor], ...]  # of each level, polylines (points, 2)
     fit: FitResult  # the free fit
     theta: Float[Tensor, "columns rows parameters"]  # the conditional best points
-    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def rows(self) -> list[list[str]]:
         "For each level its height, and the range of each parameter inside."
@@ -187,4 +187,4 @@ def contour(
     lines = tuple(contour_lines(*axes, scan, threshold(level)) for level in levels)
     problems = gather(problems, failed, *_judgements(fit, scan, height, axes, pair), scale.problem)
     pairs, levels = ((names[0], names[1]), (axes[0], axes[1])), tuple(levels)
-    return Contour(*pairs, scan, levels, lines, fit, theta, problems, scale.notes)
+    return Contour(*pairs, scan, levels, lines, fit, theta, scale.notes, problems)

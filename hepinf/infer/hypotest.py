@@ -33,8 +33,8 @@ class HypotestResult(Result):
     p_background: Float[Tensor, "*batch"]  # CL_b
     cls: Float[Tensor, "*batch"]
     cls_expected: Float[Tensor, "*batch 5"]
-    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def rows(self) -> list[list[str]]:
         "One row for each strength and data set."
@@ -175,7 +175,7 @@ def hypotest_by_toys(
     cls = torch.stack([point.cls for point in points]).reshape(*mu.shape, 6)
     nothing = f"none of {toys} background toys reaches the data: CLs has no value there"
     problems = gather(simulated.problems, nothing if bool((p_background == 0).any()) else "")
-    return HypotestResult(mu, q, p, p_background, cls[..., 0], cls[..., 1:], problems, simulated.test.scale.notes)
+    return HypotestResult(mu, q, p, p_background, cls[..., 0], cls[..., 1:], simulated.test.scale.notes, problems)
 
 # %% ../../nbs/08_infer/11_hypotest.ipynb #hypotest
 def hypotest(
@@ -215,7 +215,7 @@ def hypotest(
     bands = torch.arange(2.0, -3.0, -1.0, dtype=torch.float64, device=mu.device)
     expected = cls_from_t(bands.expand(*root.shape, 5), root[..., None])[2]
     problems = gather(test.problems, test.observed.last.bound_problems)
-    return HypotestResult(mu.expand(q.shape), q, p, background, cls, expected, problems, test.notes)
+    return HypotestResult(mu.expand(q.shape), q, p, background, cls, expected, test.notes, problems)
 
 # %% ../../nbs/08_infer/11_hypotest.ipynb #discovery
 @dataclass(frozen=True, repr=False)
@@ -226,8 +226,8 @@ class DiscoveryResult(Result):
     p0: Float[Tensor, "*batch"]
     significance: Float[Tensor, "*batch"]  # standard deviations, one-sided
     significance_expected: Float[Tensor, "*batch"]  # for a signal of strength 1
-    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def discovery(
@@ -253,9 +253,9 @@ def discovery(
     q, _, root = test(torch.zeros((), dtype=torch.float64, device=likelihood.start.device))
     problems = gather(test.problems, test.observed.last.bound_problems)
     if toys is None:
-        return DiscoveryResult(q, norm_cdf(-q.sqrt()), q.sqrt(), root, problems, test.notes)
+        return DiscoveryResult(q, norm_cdf(-q.sqrt()), q.sqrt(), root, test.notes, problems)
     by_toys = hypotest_by_toys(likelihood, torch.zeros_like(q), poi, "q0", toys, seed)
     nothing = f"none of {toys} toys reaches the data: p0 is below {1 / toys:.1g}" if float(by_toys.p) == 0 else ""
     # a deficit has q0 = 0, which every toy reaches: p0 = 1, and no evidence is a significance of 0
     significance = (-torch.special.ndtri(by_toys.p)).clamp_min(0)
-    return DiscoveryResult(q, by_toys.p, significance, root, gather(problems, by_toys, nothing), test.notes)
+    return DiscoveryResult(q, by_toys.p, significance, root, test.notes, gather(problems, by_toys, nothing))

@@ -205,8 +205,8 @@ class Interval(Result):
     value: Float[Tensor, "*batch"]  # best one
     low: Float[Tensor, "*batch"]
     high: Float[Tensor, "*batch"]
-    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if self.value.dim():
@@ -297,5 +297,4 @@ def interval(
     root = falling_root(lambda d: target - search.root(d), zero, zero + target, sigmas * error, room, tolerance=1e-6)
     ends = search.value(root.at)
     said = (_missing_end(poi, ends, sigmas), search.local_maximum, *_ends_at_bounds(fit, k, root.at_end), scale.problem)
-    found = gather(fit, search.problems, *said)
-    return Interval(poi, level, fit.theta[..., k], *ends.unbind(-1), found, scale.notes)
+    return Interval(poi, level, fit.theta[..., k], *ends.unbind(-1), scale.notes, gather(fit, search.problems, *said))

@@ -41,8 +41,8 @@ class Limit(Result):
     level: float
     poi: str = ""
     error: Float[Tensor, "*batch 6"] | None = None  # standard errors, observed first, of limits by toys
-    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def found(self) -> Bool[Tensor, "*batch 6"]:
@@ -122,7 +122,7 @@ def _by_toys(likelihood: Experiment, guess: Limit, statistic: str, scan: ToyScan
     rough_ones = open_curves & ~limits.isnan()
     coarse = _missing(rough_ones, "no better known than between the strengths that were simulated")
     problems = gather(simulate.problems, missing, coarse)
-    return Limit(limits[0], limits[1:], guess.level, guess.poi, errors, problems, guess.notes)
+    return Limit(limits[0], limits[1:], guess.level, guess.poi, errors, guess.notes, problems)
 
 # %% ../../nbs/08_infer/13_upper_limit.ipynb #upper-limit
 @torch.no_grad()

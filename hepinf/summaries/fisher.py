@@ -102,8 +102,8 @@ class ExpectedUncertainty(Result):
     pois: tuple[str, ...]
     total: Float[Tensor, " pois"]  # differentiable; NaN or infinite where the information is singular
     statistical: Float[Tensor, " pois"] | None = None
-    problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def value(self) -> Float[Tensor, ""]:

@@ -143,7 +143,7 @@ def evaluate(
     if mc:
         sums = loss.templates(outputs)[: matrix.processes]
         problems += few_events(sums, loss.squares(outputs), loss.unseen, matrix.backgrounds)
-    return ExpectedUncertainty(matrix.signals, total, statistical, problems)
+    return ExpectedUncertainty(matrix.signals, total, statistical, problems=problems)
 
 # %% ../../nbs/09_summaries/08_losses.ipynb #constrained
 class WithMultiplier(nn.Module):

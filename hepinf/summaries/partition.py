@@ -51,7 +51,7 @@ def binned_uncertainty(
     statistical = torch.stack([variance_at(alone, k) for k in range(len(at))]).sqrt()
     lost = [poi for poi, value in zip(pois, total.tolist()) if math.isnan(value)]
     problems = (f"singular information: {bins} bins do not determine {', '.join(lost)}",) if lost else ()
-    return ExpectedUncertainty(tuple(pois), total, statistical, problems)
+    return ExpectedUncertainty(tuple(pois), total, statistical, problems=problems)
 
 # %% ../../nbs/09_summaries/06_partition.ipynb #partition
 @takes_arrays

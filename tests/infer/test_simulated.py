@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import hepinf as hi
-from hepinf.binned.ensemble import EnsembleModel, redrawn
-from hepinf.binned.rows import ProcessRows
+from hepinf.binned.ensemble import redrawn
 from hepinf.binned.simulated import Simulated
 from hepinf.binned.storage import pack_model, unpack_model
 from hepinf.core.errors import InputError
 from hepinf.core.likelihood import CallableLikelihood
+from hepinf.problems.simulated_toys import ShapesToy, StepToy
 
 D = torch.float64
 
@@ -214,26 +214,15 @@ def test_expected_error_is_that_of_toys():
 # coverage
 
 
-def step_toy(form, rows=2000, bins=200, seed=2):
-    """Two free templates with the weights of the data, a flat one and one with a step of 3 %, strengths 1.3 and 0.7:
-    residuals of their difference over the root of 2, its errors, and the fraction of fits that converged.
-
-    Source: the toy of arXiv:2401.10542.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    flat = torch.full((bins,), 5000.0, dtype=D)
-    step = torch.where(torch.arange(bins) < bins // 2, 1.015, 0.985) * flat
-    a, b = (torch.poisson(x.expand(rows, -1).contiguous(), generator=generator) for x in (flat, step))
-    counts = torch.poisson((1.3 * flat + 0.7 * step).expand(rows, -1).contiguous(), generator=generator)
-    one = Simulated(torch.ones(bins, 1, 1, dtype=D))
-    processes = [hi.Process("flat", flat, "f", mc=one), hi.Process("step", step, "s", mc=one)]
-    model = hi.BinnedModel(processes, [hi.Parameter("f", 1.0), hi.Parameter("s", 1.0)], mc=form)
-    templates = [ProcessRows(x, {}, x[..., None, None]) for x in (a, b)]
-    fit = hi.fit(EnsembleModel(model, templates).at(counts, counts.new_zeros(rows, 0)))
+def step_toy(form, rows=2000, seed=2):
+    """Residuals of the difference of two strengths over the root of 2, its errors, and the fraction of fits that
+    converged; the toy of a published fitter's tests."""
+    experiments = StepToy().experiments(rows, seed)
+    fit = hi.fit(experiments.at(form))
     direction = t(1.0, -1.0) / math.sqrt(2)
     good = fit.converged & torch.isfinite(fit.covariance).all((1, 2))
     error = torch.einsum("i,nij,j->n", direction, fit.covariance, direction).sqrt()
-    return (fit.theta @ direction - 0.6 / math.sqrt(2))[good], error[good], float(good.double().mean())
+    return ((fit.theta - experiments.truth) @ direction)[good], error[good], float(good.double().mean())
 
 
 def test_published_toy_of_the_fitter():
@@ -247,40 +236,10 @@ def test_published_toy_of_the_fitter():
     assert float(residual.median()) < -0.2 and float((residual.abs() < error).double().mean()) < 0.15
 
 
-def weighted_toy(form, nuisances, weight, rows=3000, bins=20, seed=1):
-    """A bump of 300 events on 10000 of background with four shape nuisances of 10 %, whose templates, up and down, are
-    simulations of their own with events of this weight (the signal has ten times as many). Every toy has its own."""
-    x = (torch.arange(bins, dtype=D) + 0.5) / bins
-    background, signal = torch.full((bins,), 10000.0 / bins, dtype=D), torch.exp(-50 * (x - 0.5) ** 2)
-    signal = 300 * signal / signal.sum()
-    shapes = 0.1 * torch.stack([torch.cos(math.pi * (k + 1) * x) for k in range(4)])
-    generator = torch.Generator().manual_seed(seed)
-
-    def drawn(template, weight):
-        return torch.poisson((template / weight).expand(rows, -1).contiguous(), generator=generator) * weight
-
-    names = [f"shape{k}" for k in range(4)]
-    nominal, own = drawn(background, weight), drawn(signal, weight / 10)
-    sides = {
-        n: (drawn(background * (1 - h), weight), drawn(background * (1 + h), weight)) for n, h in zip(names, shapes)
-    }
-    every = torch.stack([nominal, *(side for pair in sides.values() for side in pair)], -1)
-    templates = [
-        ProcessRows(own, {}, weight / 10 * own[..., None, None]),
-        ProcessRows(nominal, sides, torch.diag_embed(weight * every)),
-    ]
-    variations = {n: hi.Variation(background * (1 - h), background * (1 + h), 1.0) for n, h in zip(names, shapes)}
-    unit = Simulated.independent(torch.ones(bins), {n: (torch.ones(bins), torch.ones(bins)) for n in names})
-    processes = [
-        hi.Process("signal", signal, "mu", mc=Simulated.independent(torch.ones(bins))),
-        hi.Process("background", background, variations=variations, mc=unit),
-    ]
-    parameters = [hi.Parameter("mu", 1.0), *(hi.Parameter(n, 0.0, constraint=hi.Normal(0.0, 1.0)) for n in names)]
-    model = hi.BinnedModel(processes, parameters, mc=form)
-    noise = torch.randn(rows, 4, generator=generator, dtype=D)
-    truth, auxdata = (noise, 0 * noise) if nuisances == "prior" else (0 * noise, noise)
-    counts = torch.poisson(signal + background * (1 + truth @ shapes), generator=generator)
-    likelihood = EnsembleModel(model, templates).at(counts, auxdata)
+def weighted_toy(form, nuisances, weight, rows=3000, seed=1):
+    """A bump on a background with four shape nuisances, whose templates, up and down, are simulations of their own
+    with events of this weight. Every toy has its own."""
+    likelihood = ShapesToy(weight=weight).experiments(rows, nuisances, seed).at(form)
     fit = hi.fit(likelihood)
     held = hi.fit(likelihood.starting_at(fit.theta), fixed={"mu": torch.ones(rows, dtype=D)})
     q = 2 * (fit.log_prob - held.log_prob) / fit.inflation("mu") ** 2
@@ -306,7 +265,7 @@ def test_coverage_with_independent_variations(weight):
 
 def test_coverage_at_nominal_nuisances_hides_the_bias():
     "There the light form looks perfect."
-    lite = weighted_toy("lite", "auxiliary", 0.3)
+    lite = weighted_toy("lite", "nominal", 0.3)
     assert abs(lite["symmetric"] - 0.683) < 0.03
 
 
@@ -365,7 +324,15 @@ def _process(**changes):
             lambda: Simulated(torch.eye(3, dtype=D)[None].triu() + t([0.0, 1.0, 0.0])[:, None].mT, ("a",)),
             "bin 0 is not symmetric",
         ),
-        (lambda: Simulated.independent(t(1.0, 2.0), {"a": (t(1.0), t(1.0))}), "one number for each bin"),
+        (
+            lambda: Simulated.independent(t(1.0, 2.0), {"a": (t(1.0), t(1.0))}),
+            "errors of variation 'a', down: one number for",
+        ),
+        (lambda: Simulated.independent(t(1.0, -2.0)), "errors: an error is not negative, as that of bin 1 is: -2"),
+        (
+            lambda: Simulated.proportional(t(1.0, 2.0), t(0.1, 0.1), {"a": hi.Variation(t(1.0), t(1.0), 1.0)}),
+            "variation 'a', down: one number for each of the bins",
+        ),
         (
             lambda: _process(mc=Simulated.independent(t(1.0))),
             "process 'p', mc: the covariance has 1 bins, the template 2",

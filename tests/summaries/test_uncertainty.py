@@ -79,7 +79,7 @@ def test_every_gradient_lowers_sigma_when_followed(gradient):
 
 
 def test_the_exported_workspace_gives_pyhf_the_same_sigma(learnt):
-    model = learnt.model(blobs2d.blob_simulation(blobs2d.BINARY, 50_000, 5))
+    model = learnt.model(blobs2d.blob_simulation(blobs2d.BINARY, 50_000, 5), mc="none")
     ours = float(expected_uncertainty(model, "mu_signal"))
     workspace = pyhf.Workspace(model.to_workspace(poi="mu_signal"))
     pyhf.set_backend("numpy")
@@ -129,7 +129,7 @@ def test_ninety_nuisances_by_weight_and_by_inverse():
     def quarters(events):
         return (torch.sigmoid(events[:, 0]) * 6).long().clamp(0, 5)
 
-    model = binned_model(simulation, quarters, 6, ["signal"])
+    model = binned_model(simulation, quarters, 6, ["signal"], mc="none")
     table = WeightMatrix.of(simulation, ["signal"], dtype=torch.float64)
     (events, w) = table.groups["still"]
     counts = histogram(torch.sigmoid(events[:, 0, 0]), torch.linspace(0, 1, 7), w[:, 0])
@@ -183,5 +183,7 @@ def test_shift_that_drops_events_is_a_weight_variation_of_zero():
     by_shift = Simulation(*args, shifts={"cut": (Shift(x), Shift(x, lost))})
     by_weight = Simulation(*args, weight_variations={"cut": (w, lost)})
     rule = lambda events: (events[:, 0] * 4).long().clamp(0, 3)  # noqa: E731
-    sigmas = [expected_uncertainty(binned_model(s, rule, 4, ["s"]), "mu_s").value for s in (by_shift, by_weight)]
+    sigmas = [
+        expected_uncertainty(binned_model(s, rule, 4, ["s"], mc="none"), "mu_s").value for s in (by_shift, by_weight)
+    ]
     assert abs(sigmas[0] - sigmas[1]) < 1e-12
