@@ -99,6 +99,9 @@ class Process:
 
     def __post_init__(self):
         object.__setattr__(self, "template", as_template(f"process {self.name!r}", self.template))
+        if not isinstance(self.mc, Simulated | None):
+            kind = type(self.mc).__name__
+            raise InputError(f"process {self.name!r}, mc: not a {kind} but Simulated.independent(errors), for example")
 
     @property
     def norms(self) -> tuple[str, ...]:

@@ -58,13 +58,16 @@ class Simulated:
     def independent(
         cls,
         errors: Float[Tensor, " bins"],  # of the template, events
-        variations: Mapping[str, tuple[Any, Any]] | None = None,  # errors of (down, up) of each variation
+        variations: Mapping[str, Sequence] | None = None,  # errors of (down, up) of each variation
         *,
         unseen: float = 0.0,
     ) -> "Simulated":
         "Templates from simulations of their own."
         named = {"errors": errors}
-        for name, (down, up) in (variations or {}).items():
+        for name, pair in (variations or {}).items():
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(f"errors of variation {name!r}: a pair (down, up) is needed")
+            down, up = pair
             named |= {f"errors of variation {name!r}, down": down, f"errors of variation {name!r}, up": up}
         rows = _histograms(named, positive=list(named))
         return cls(torch.diag_embed(torch.stack(rows, 1) ** 2), tuple(variations or ()), unseen)

@@ -328,6 +328,8 @@ def _process(**changes):
             lambda: Simulated.independent(t(1.0, 2.0), {"a": (t(1.0), t(1.0))}),
             "errors of variation 'a', down: one number for",
         ),
+        (lambda: _process(mc=[1.0, 1.0]), "process 'p', mc: not a list but Simulated.independent(errors)"),
+        (lambda: Simulated.independent(t(1.0), {"a": [0.1]}), "errors of variation 'a': a pair (down, up) is needed"),
         (lambda: Simulated.independent(t(1.0, -2.0)), "errors: an error is not negative, as that of bin 1 is: -2"),
         (
             lambda: Simulated.proportional(t(1.0, 2.0), t(0.1, 0.1), {"a": hi.Variation(t(1.0), t(1.0), 1.0)}),
