@@ -152,7 +152,7 @@ def test_covariances_that_do_not_fit_are_refused():
             BinnedModel([Process("s", template, "mu", variations, mc=mc)], parameters)
     for call, message in (
         (lambda: Simulated.independent(t(1.0, math.nan)), "bin 1"),
-        (lambda: Simulated.independent(t(1.0, 1.0), {"jes": (t(1.0), t(1.0, 1.0))}), "errors: one number for each bin"),
+        (lambda: Simulated.independent(t(1.0, 1.0), {"jes": (t(1.0), t(1.0, 1.0))}), "one number for each of the bins"),
         (lambda: Simulated(torch.full((2, 3, 3), -1.0), ("jes",)), "bin 0 has the negative eigenvalue"),
         (lambda: Simulated(t(1.0, 2.0)[:, None, None], ("jes",)), "3 x 3 numbers are needed in each bin"),
     ):
