@@ -101,28 +101,32 @@ def ensemble_value(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tenso
     return (log_likelihood(_profiled(s, which, theta, counts)[1], theta, counts, auxdata, s.constraints),)
 
 
-def ensemble_hessian(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple:
-    "log L (points,), its gradient (points, parameters) and Hessian (points, parameters, parameters)."
+def _expanded(
+    s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor
+) -> tuple[RowSums, ProfiledBins, Tensor, Tensor, Tensor]:
+    "Sums, profiled bins, u c (points, bins, parameters), gradient and the curvature of the constraints."
     sums, bins = _profiled(s, which, theta, counts)
     moved, c = bins.u[..., None] * sums.half, s.constraints
     slope, curvature = constraint_slopes(c, theta, auxdata)
     gradient = -(bins.u[:, None] @ (sums.slopes - moved))[:, 0]
     gradient[:, c.parameter] += slope
+    return sums, bins, moved, gradient, torch.zeros_like(theta).index_copy(1, c.parameter, curvature)
+
+
+def ensemble_hessian(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple:
+    "log L (points,), its gradient (points, parameters) and Hessian (points, parameters, parameters)."
+    sums, bins, moved, gradient, diagonal = _expanded(s, which, theta, counts, auxdata)
     root = bins.w.sqrt()[..., None] * (sums.slopes - 2 * moved)
     hessian = sums.variance_bend(bins.u**2) - sums.yield_bend(bins.u) - root.mT @ root
-    hessian.diagonal(dim1=1, dim2=2)[:, c.parameter] -= curvature
-    return log_likelihood(bins, theta, counts, auxdata, c), gradient, hessian
+    hessian.diagonal(dim1=1, dim2=2).sub_(diagonal)
+    return log_likelihood(bins, theta, counts, auxdata, s.constraints), gradient, hessian
 
 
 def ensemble_linear(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple:
     "log L, gradient, slopes J - 2 u c, weights w, and the curvature of the constraints."
-    sums, bins = _profiled(s, which, theta, counts)
-    moved, c = bins.u[..., None] * sums.half, s.constraints
-    slope, curvature = constraint_slopes(c, theta, auxdata)
-    gradient = -(bins.u[:, None] @ (sums.slopes - moved))[:, 0]
-    gradient[:, c.parameter] += slope
-    diagonal = torch.zeros_like(theta).index_copy(1, c.parameter, curvature)
-    return log_likelihood(bins, theta, counts, auxdata, c), gradient, sums.slopes - 2 * moved, bins.w, diagonal
+    sums, bins, moved, gradient, diagonal = _expanded(s, which, theta, counts, auxdata)
+    value = log_likelihood(bins, theta, counts, auxdata, s.constraints)
+    return value, gradient, sums.slopes - 2 * moved, bins.w, diagonal
 
 # %% ../../nbs/07_binned/26_ensemble.ipynb #functions-score
 def ensemble_score(s: EnsembleModel, which: Tensor, theta: Tensor, counts: Tensor, auxdata: Tensor) -> tuple:

@@ -80,14 +80,6 @@ class YieldTables:
     nominal: Tensor
     shapes: ShapeEffects
 
-    def profiled(self, theta: Float[Tensor, "*#batch parameters"], counts: Float[Tensor, "*#batch bins"]) -> Any:
-        "What the counts are compared with: the yields, or those of the best templates where these are uncertain."
-        return self(theta)
-
-    def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
-        "Expected events of each bin."
-        raise NotImplementedError
-
     @property
     def requires_grad(self) -> bool:
         "Whether templates want gradients."
@@ -100,8 +92,8 @@ class YieldTables:
         return other
 
 # %% ../../nbs/07_binned/02_yields.ipynb #yields
-class Yields(YieldTables):
-    "Expected events of all cells; float64, on the device of the templates."
+class CellYields(YieldTables):
+    "The tables of a model, and the expected events of its cells."
 
     clip, form = Clip(), "none"  # of the noise of the templates
 
@@ -131,10 +123,18 @@ class Yields(YieldTables):
         cells = clip_cells(cells, self.filled, self.clip.samples)
         return cells.reshape(*theta.shape[:-1], self.slots, self.bins)
 
+# %% ../../nbs/07_binned/02_yields.ipynb #bins
+class Yields(CellYields):
+    "Expected events of all cells; float64, on the device of the templates."
+
     def __call__(self, theta: Float[Tensor, "*batch parameters"]) -> Float[Tensor, "*batch bins"]:
         "Expected events of each bin."
         nu = self.by_cell(theta).sum(-2)
         return nu if self.clip.bins is None else nu.clamp_min(self.clip.bins)
+
+    def profiled(self, theta: Float[Tensor, "*#batch parameters"], counts: Float[Tensor, "*#batch bins"]) -> Any:
+        "What the counts are compared with: the yields, or those of the best templates where these are uncertain."
+        return self(theta)
 
     def mc_variance(self, cells: Float[Tensor, "*batch slots bins"]) -> Float[Tensor, "*batch bins"]:
         "Variance of the expected events of each bin from the finite simulated samples: sum of (cell / template)^2 w t."

@@ -90,8 +90,7 @@ def test_a_linear_model_has_the_closed_form_of_least_squares():
 def test_squares_add_up_to_the_variance(seed):
     model = BinnedModel.from_workspace(random_workspace(seed))
     best = fit(model)
-    if not bool(best.converged):
-        pytest.skip("no maximum")
+    assert bool(best.converged), best.problems
     result = components(model, "mu", fit=best)
     variance = best.error[best.index("mu")] ** 2
     if bool(variance.isnan()):
